@@ -1,0 +1,37 @@
+"""Procedural tasks with an answer that a program can check, or a utility that it can measure."""
+
+import dataclasses
+
+from rollouts.tasks.addition import Addition
+from rollouts.tasks.digit_sums import DigitSums
+from rollouts.tasks.requests import Requests
+from rollouts.tasks.task import PreferenceTask, Row, Task
+from rollouts.tasks.text_screen import TextScreen
+
+__all__ = ["TASKS", "PreferenceTask", "Row", "Task", "load_task"]
+
+TASKS: dict[str, type] = {
+    "addition": Addition,
+    "digit_sums": DigitSums,
+    "requests": Requests,
+    "text_screen": TextScreen,
+}
+
+
+def load_task(name: str, **args: object) -> Task:
+    """The task `name` with the given arguments.
+
+    Raises:
+        ValueError: no such task, no such argument, or a value that the task does not allow.
+    """
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r}; allowed: {', '.join(sorted(TASKS))}")
+    allowed = [field.name for field in dataclasses.fields(TASKS[name])]
+    for key in args:
+        if key not in allowed:
+            raise ValueError(f"task {name!r} has no argument {key!r}; allowed: {', '.join(allowed)}")
+    try:
+        task: Task = TASKS[name](**args)
+    except TypeError as error:  # a string where the task compares numbers, for example
+        raise ValueError(f"task {name!r}: {error}") from error
+    return task

@@ -1,0 +1,98 @@
+"""Sums modulo ten, digit by digit: a task whose attempts are each right in different places."""
+
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+
+import jinja2
+
+from rollouts.tasks.task import Row, check_probability
+
+SYNTHESIS_TEMPLATE = "{% for message in messages %}Ref: {{ message }}\n{% endfor %}{{ problem }}"
+
+
+@dataclass(frozen=True)
+class DigitSums:
+    r"""The sum modulo 10 of each pair of digits.
+
+        D: 482^591=?
+        A: \boxed{973}
+
+    The annotator gets each digit right with probability `digit_accuracy`, independently, and otherwise
+    writes another digit. A whole answer is then right with probability digit_accuracy ** digits (0.24 for
+    the defaults), and several answers to one problem hold more than the best of them: their columns
+    can be put together.
+
+    With `references`, demonstrations are of that synthesis: the prompt is `template` filled with the
+    problem and K answers of the annotator, K uniform in the range, and the completion takes each digit
+    from one of them at random, which is the right method without the judgement.
+
+        Ref: \boxed{973}
+        Ref: \boxed{923}
+        D: 482^591=?
+        A: \boxed{923}
+
+    Args:
+        digits: digits of each number.
+        digit_accuracy: probability that the annotator gets one digit right.
+        references: lowest and highest K, or None for demonstrations of answering alone.
+        template: jinja2 source of the synthesis prompt, from `problem` (str) and `messages` (list of str).
+    """
+
+    digits: int = 3
+    digit_accuracy: float = 0.62
+    references: tuple[int, int] | list[int] | None = None
+    template: str = SYNTHESIS_TEMPLATE
+
+    def __post_init__(self) -> None:
+        if self.digits < 1:
+            raise ValueError(f"digits is {self.digits!r}; a whole number from 1 on is allowed")
+        check_probability("digit_accuracy", self.digit_accuracy)
+        if self.references is not None:
+            _check_range("references", self.references)
+
+    def problem(self, rng: random.Random) -> Row:
+        r"""{"prompt": "D: 482^591=?\nA:", "solution": "973"}."""
+        a, b = self._number(rng), self._number(rng)
+        return {"prompt": f"D: {a}^{b}=?\nA:", "solution": _solution(a, b)}
+
+    def demonstration(self, rng: random.Random) -> Row:
+        """An answer with wrong digits; with `references`, a careless synthesis of several."""
+        row = self.problem(rng)
+        problem, solution = str(row["prompt"]), str(row["solution"])
+        if self.references is None:
+            return {"prompt": problem, "completion": f" {_boxed(self._attempt(solution, rng))}"}
+        low, high = self.references
+        attempts = [self._attempt(solution, rng) for _ in range(rng.randint(low, high))]
+        synthesis = "".join(rng.choice(column) for column in zip(*attempts))
+        prompt = _compiled(self.template).render(problem=problem, messages=[_boxed(a) for a in attempts])
+        return {"prompt": prompt, "completion": f" {_boxed(synthesis)}"}
+
+    def _number(self, rng: random.Random) -> str:
+        return "".join(str(rng.randrange(10)) for _ in range(self.digits))
+
+    def _attempt(self, solution: str, rng: random.Random) -> str:
+        return "".join(self._digit(int(right), rng) for right in solution)
+
+    def _digit(self, right: int, rng: random.Random) -> str:
+        if rng.random() < self.digit_accuracy:
+            return str(right)
+        return str((right + rng.randint(1, 9)) % 10)
+
+
+def _solution(a: str, b: str) -> str:
+    return "".join(str((int(x) + int(y)) % 10) for x, y in zip(a, b))
+
+
+def _boxed(answer: str) -> str:
+    return f"\\boxed{{{answer}}}"
+
+
+def _check_range(name: str, value: tuple[int, int] | list[int]) -> None:
+    if len(value) != 2 or not 1 <= value[0] <= value[1]:
+        raise ValueError(f"{name} is {value!r}; [lowest, highest] with 1 <= lowest <= highest is allowed")
+
+
+@lru_cache(maxsize=8)
+def _compiled(source: str) -> jinja2.Template:
+    return jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(source)
