@@ -1,0 +1,507 @@
+"""The schema of a recipe. Frozen, complete, and light: imports no torch, ray or vllm.
+
+One file is one pipeline. `read_recipe` (recipe_file.py) reads it; this file says what it may contain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from rl.recipe_sources import DatasetSource, MessageCacheSource, TaskSource, source_kind
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Source = Annotated[
+    Annotated[TaskSource, Tag("task")]
+    | Annotated[DatasetSource, Tag("dataset")]
+    | Annotated[MessageCacheSource, Tag("message_cache")],
+    Discriminator(
+        source_kind,
+        custom_error_type="source_kind",
+        custom_error_message="a source needs exactly one of the keys: task, dataset, message_cache",
+    ),
+]
+
+
+class Section(BaseModel):
+    """A mapping of the recipe: unknown keys are errors, nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+# ---------------------------------------------------------------- model
+
+
+class TokenizerSection(Section):
+    """A tokenizer of single characters and whole pieces, made from the recipe."""
+
+    characters: str
+    """every character that may occur; anything else becomes <unk>"""
+    pieces: list[str] = []
+    """strings that are one token each, the longest match first"""
+
+
+class CreateModel(Section):
+    """A Qwen3 model with random weights, for runs that start from nothing."""
+
+    tokenizer: TokenizerSection
+    hidden_size: Positive
+    num_layers: Positive
+    num_heads: Positive
+    num_kv_heads: Positive
+    head_dim: Positive
+    """vLLM's CPU attention takes 32, 64, 80, 96, 112, 128, 160, 192, 224, 256 or 512"""
+    intermediate_size: Positive
+    max_position_embeddings: Positive = 1024
+    rope_theta: PositiveFloat = 10000.0
+
+
+class ModelSection(Section):
+    """The policy that the pipeline starts from: exactly one of `path` and `create`."""
+
+    path: str | None = None
+    """a local folder or a hub name `organisation/name`"""
+    create: CreateModel | None = None
+    trust_remote_code: bool = False
+    """run Python code that comes with the model"""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ModelSection:
+        if (self.path is None) == (self.create is None):
+            raise ValueError("needs exactly one of the keys: path (a model to load), create (a model to make)")
+        return self
+
+
+# ---------------------------------------------------------------- machines
+
+
+class EngineSection(Section):
+    """The rollout engines: Ray actors, one engine each."""
+
+    kind: Literal["vllm", "hf"] = "vllm"
+    """hf: transformers' generate behind the same interface, where vLLM is not installed"""
+    replicas: Positive = 1
+    gpus: NonNegativeFloat = 0
+    """GPUs that Ray reserves for one replica; 0 runs on the CPU"""
+    cpus: NonNegativeFloat = 1
+    """CPU cores that Ray reserves for one replica"""
+    max_model_len: Positive
+    """tokens of prompt and response together, over all stages"""
+    max_num_seqs: Positive = 256
+    """responses that one engine decodes at the same time"""
+    kv_cache_gb: PositiveFloat | None = None
+    """memory of the KV cache; not given: vLLM takes gpu_memory_utilization (GPU) or 1 GB (CPU)"""
+    gpu_memory_utilization: Share = 0.9
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_restarts: NonNegative = 3
+    """times that one dead engine is started anew before the run stops"""
+    start_timeout_s: PositiveFloat = 600
+
+
+class LearnerSection(Section):
+    """Where gradients are computed."""
+
+    ranks: Positive = 1
+    """1: in the driver's process. More: Ray actors, the models sharded over them with FSDP2"""
+    gpus: NonNegativeFloat = 0
+    """GPUs per rank; more than 0 puts the learner into Ray actors also when ranks is 1"""
+    cpus: NonNegativeFloat = 1
+    """CPU cores that Ray reserves for one rank"""
+    threads: Positive = 1
+    """torch threads of one rank; more than the free cores makes the CPU many times slower"""
+    micro_batch_tokens: Positive = 16384
+    """tokens of one forward and backward, padding included"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """of compute; weights and reductions stay in float32. bfloat16 needs ranks in Ray actors"""
+    activation_checkpointing: bool = False
+    """compute activations again in the backward pass instead of keeping them"""
+    head_chunk_tokens: Positive = 4096
+    """tokens whose logits over the vocabulary exist at the same time"""
+
+    @property
+    def in_driver(self) -> bool:
+        """True when the learner runs in the driver's own process."""
+        return self.ranks == 1 and self.gpus == 0
+
+    @model_validator(mode="after")
+    def _bfloat16_is_sharded(self) -> LearnerSection:
+        if self.dtype == "bfloat16" and self.in_driver:
+            raise ValueError("dtype bfloat16 needs ranks > 1 or gpus > 0; in the driver on a CPU use float32")
+        return self
+
+
+class RaySection(Section):
+    """The Ray cluster."""
+
+    address: str | None = None
+    """address of a running cluster to join ("auto" finds one); not given: a local one, stopped at the end"""
+    num_cpus: Positive | None = None
+    """cores that a local cluster offers; not given: as many as the actors reserve"""
+    object_store_gb: PositiveFloat = 0.5
+
+
+class SavingSection(Section):
+    """What is left in the run directory."""
+
+    checkpoint_every: Positive = 50
+    """iterations (steps of an sft stage) between checkpoints"""
+    keep_checkpoints: Positive = 2
+    """newest checkpoints of a stage that are kept"""
+    rollouts_per_iteration: NonNegative = 8
+    """trajectories that are written with their rewards in every iteration"""
+
+
+# ---------------------------------------------------------------- parts of stages
+
+
+class SamplingSection(Section):
+    """How responses are sampled."""
+
+    temperature: NonNegativeFloat = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: NonNegative = 0
+    """0 keeps every token"""
+    max_tokens: Positive
+    """upper bound of sampled tokens per response"""
+    stop: list[str] = []
+
+
+class OptimizerSection(Section):
+    """AdamW and its schedule. `warmup` and the schedule count iterations of an rl stage, steps of an sft stage."""
+
+    learning_rate: PositiveFloat
+    warmup: NonNegative = 0
+    """linear, from 0"""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    final_share: Share = 0.0
+    """learning rate at the end of a linear or cosine schedule, as a share of learning_rate"""
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    weight_decay: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat = 1.0
+
+
+class RewardSection(Section):
+    """One reward function of a stage."""
+
+    fn: str
+    """built-in name, package.module:function or path/to/file.py:function"""
+    name: str | None = None
+    """label in metrics; not given: the part of fn after the colon"""
+    weight: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    args: dict[str, Any] = {}
+    from_stage: str | None = None
+    """an earlier preference_model stage whose model is passed as the argument `model`"""
+    timeout_s: PositiveFloat = 10.0
+    """per row; the worker of a row that takes longer is killed"""
+    on_error: Literal["drop", "zero", "abort"] = "drop"
+    """of a row whose reward failed: drop the trajectory, count 0, or stop the run"""
+    max_failure_rate: Share = 0.1
+    """share of failed rows of one iteration above which the run stops"""
+    range: tuple[float, float] | None = None
+    """values outside are failures"""
+    workers: Positive = 1
+    """processes that compute this reward"""
+
+    @property
+    def label(self) -> str:
+        """The name under which metrics show this reward."""
+        return self.name or self.fn.rpartition(":")[2]
+
+
+class WeightedSource(Section):
+    """A source of prompts and its share in a mixture."""
+
+    source: Source
+    weight: PositiveFloat = 1.0
+    name: str | None = None
+    """label in metrics; not given: the name of the task, dataset or cache"""
+    rewards: list[str] = []
+    """labels of the rewards that apply to these prompts; empty: all rewards of the stage"""
+
+    @property
+    def label(self) -> str:
+        """The name under which metrics show this source."""
+        return self.name or self.source.label
+
+
+class AlgorithmSection(Section):
+    """PPO. gamma and gae_lambda are those of the GAE paper, clip_ratio that of the PPO paper."""
+
+    advantage: Literal["gae", "grpo", "rloo"] = "gae"
+    """gae needs a critic; grpo and rloo use the other samples of a prompt as baseline"""
+    gamma: Share = 1.0
+    gae_lambda: Share = 1.0
+    whiten_advantages: bool = True
+    """mean 0 and variance 1 over the sampled tokens of the batch"""
+    minibatches: Positive = 1
+    """policy updates per epoch; 1 is strictly on-policy"""
+    epochs: Positive = 1
+    clip_ratio: PositiveFloat = 0.2
+    clip_ratio_high: PositiveFloat | None = None
+    """width above 1 (DAPO's clip-higher); not given: clip_ratio"""
+    value_clip: PositiveFloat | None = 0.2
+    """in units of the return; null for none"""
+    kl_reward_coef: NonNegativeFloat = 0.0
+    """times the k1 estimate of KL to the start of the stage, taken from the reward of each token"""
+    kl_loss_coef: NonNegativeFloat = 0.0
+    """times the k3 estimate of KL to the start of the stage, added to the loss"""
+    entropy_coef: NonNegativeFloat = 0.0
+    """times the entropy, taken from the loss"""
+    importance_cap: PositiveFloat | None = None
+    """C of truncated importance sampling between engine and trainer; null for none"""
+    old_logprobs: Literal["trainer", "rollout"] = "trainer"
+    """rollout: trust the engine's log-probs and save a forward pass (float32 engines)"""
+    truncated: Literal["terminal", "bootstrap"] = "terminal"
+    """value after the last token of a response that max_tokens cut: 0, or the critic's estimate"""
+    truncated_reward: float | None = None
+    """reward of a cut response in place of the sum of its rewards; null keeps the sum"""
+
+    @property
+    def needs_reference(self) -> bool:
+        """True when the frozen start of the stage is compared with the policy."""
+        return self.kl_reward_coef > 0 or self.kl_loss_coef > 0
+
+
+class CriticSection(Section):
+    """The value model: its own backbone, started from the policy of the stage, and a value head that starts at 0."""
+
+    optimizer: OptimizerSection
+    minibatches: Positive = 1
+    """critic updates per epoch and iteration"""
+    epochs: Positive = 1
+    warmup_iterations: NonNegative = 0
+    """first iterations in which only the critic learns"""
+
+
+# ---------------------------------------------------------------- stages
+
+
+class SftPhase(Section):
+    """A part of an sft stage with its own mixture of sources."""
+
+    steps: Positive
+    sources: Annotated[list[WeightedSource], Field(min_length=1)]
+
+
+class SftStage(Section):
+    """Supervised fine-tuning on `prompt` and `completion`: the loss counts the completion's tokens."""
+
+    kind: Literal["sft"]
+    phases: Annotated[list[SftPhase], Field(min_length=1)]
+    batch_size: Positive
+    """rows per optimizer step"""
+    max_length: Positive
+    """longer rows are an error that names the row"""
+    optimizer: OptimizerSection
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+
+class RlStage(Section):
+    """PPO on prompts that rewards can score."""
+
+    kind: Literal["rl"]
+    iterations: Positive
+    prompts: Annotated[list[WeightedSource], Field(min_length=1)]
+    prompts_per_iteration: Positive
+    samples_per_prompt: Positive
+    sampling: SamplingSection
+    rewards: Annotated[list[RewardSection], Field(min_length=1)]
+    algorithm: AlgorithmSection = AlgorithmSection()
+    policy: OptimizerSection
+    critic: CriticSection | None = None
+    evaluate_every: NonNegative = 0
+    """iterations between held-out measurements inside the stage; 0: only before and after"""
+
+    @property
+    def trajectories_per_iteration(self) -> int:
+        """Responses sampled and scored in one iteration."""
+        return self.prompts_per_iteration * self.samples_per_prompt
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RlStage:
+        for problem in _rl_problems(self):
+            raise ValueError(problem)
+        return self
+
+
+class PreferenceModelStage(Section):
+    """A reward model (backbone of the policy, scalar head) trained by TRL on pairs `chosen`, `rejected`."""
+
+    kind: Literal["preference_model"]
+    pairs: Source
+    num_pairs: Positive
+    """pairs that are trained on"""
+    num_held_out: Positive
+    """pairs that measure accuracy, on other prompts than the training pairs"""
+    epochs: PositiveFloat = 1.0
+    batch_size: Positive
+    learning_rate: PositiveFloat
+    max_length: Positive
+
+
+class MessageCacheStage(Section):
+    """Many graded answers per problem, the material of PaCoRe's synthesis prompts."""
+
+    kind: Literal["message_cache"]
+    prompts: WeightedSource
+    num_problems: Positive
+    samples_per_prompt: Positive
+    """answers per problem"""
+    sampling: SamplingSection
+    rewards: Annotated[list[RewardSection], Field(min_length=1)]
+    success: float = 1.0
+    """an answer is right when its reward is at least this"""
+    above: Annotated[float, Field(ge=-1, lt=1)] = 0.0
+    """a problem is kept when the share of right answers is above this: nothing helps where all are wrong"""
+    below: Annotated[float, Field(gt=0)] = 1.0
+    """and below this: naive aggregation suffices where most are right"""
+
+
+Stage = Annotated[SftStage | RlStage | PreferenceModelStage | MessageCacheStage, Field(discriminator="kind")]
+
+
+class SynthesisSection(Section):
+    """Measure one PaCoRe round: `width` answers, one synthesis that has read them."""
+
+    width: Positive
+    template: str
+    """jinja2; sees `problem` and `messages`"""
+    max_tokens: Positive
+    """of the synthesis"""
+
+
+class EvaluationSection(Section):
+    """A held-out set, measured before the first and after every stage that changes the policy.
+
+    Its prompts never occur in training: they are left out by content, in every stage."""
+
+    prompts: Source
+    num_prompts: Positive
+    samples_per_prompt: Positive = 1
+    sampling: SamplingSection
+    rewards: Annotated[list[RewardSection], Field(min_length=1)]
+    measure: Literal["accuracy", "win_rate", "mean_reward"] = "accuracy"
+    """win_rate: share of prompts on which the reward beats that of the stage's start, ties count half"""
+    success: float = 1.0
+    """accuracy counts rewards of at least this"""
+    synthesis: SynthesisSection | None = None
+
+
+class Recipe(Section):
+    """One pipeline."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    seed: NonNegative = 0
+    model: ModelSection
+    engine: EngineSection
+    learner: LearnerSection = LearnerSection()
+    ray: RaySection = RaySection()
+    saving: SavingSection = SavingSection()
+    evaluations: dict[str, EvaluationSection] = {}
+    stages: Annotated[dict[str, Stage], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Recipe:
+        problems = [*_reference_problems(self), *_length_problems(self)]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+# ---------------------------------------------------------------- rules over several keys
+
+
+def _rl_problems(stage: RlStage) -> Iterator[str]:
+    total, algorithm = stage.trajectories_per_iteration, stage.algorithm
+    if total % algorithm.minibatches:
+        yield (
+            f"algorithm.minibatches: {algorithm.minibatches} does not divide prompts_per_iteration * "
+            f"samples_per_prompt = {stage.prompts_per_iteration} * {stage.samples_per_prompt} = {total}"
+        )
+    if stage.critic and total % stage.critic.minibatches:
+        yield (
+            f"critic.minibatches: {stage.critic.minibatches} does not divide prompts_per_iteration * "
+            f"samples_per_prompt = {stage.prompts_per_iteration} * {stage.samples_per_prompt} = {total}"
+        )
+    if (algorithm.advantage == "gae") != (stage.critic is not None):
+        yield "critic: advantage gae needs a critic section, grpo and rloo take none"
+    if algorithm.advantage != "gae" and stage.samples_per_prompt < 2:
+        yield f"samples_per_prompt: {algorithm.advantage} compares samples of one prompt and needs at least 2"
+    if algorithm.advantage != "gae" and algorithm.truncated == "bootstrap":
+        yield "algorithm.truncated: bootstrap asks the critic, which only advantage gae has"
+    if algorithm.advantage != "gae" and algorithm.kl_reward_coef > 0:
+        yield "algorithm.kl_reward_coef: needs advantage gae; grpo and rloo take kl_loss_coef"
+    if stage.sampling.temperature == 0 or stage.sampling.top_p != 1 or stage.sampling.top_k != 0:
+        yield (
+            "sampling: an rl stage needs temperature > 0, top_p 1 and top_k 0; otherwise the trainer cannot "
+            "compute the log-probs of the distribution that was sampled from"
+        )
+    labels = [reward.label for reward in stage.rewards]
+    for label in sorted({label for label in labels if labels.count(label) > 1}):
+        yield f"rewards: two rewards have the label {label!r}; give one of them a name"
+    for mixed in stage.prompts:
+        for label in mixed.rewards:
+            if label not in labels:
+                yield f"prompts: {mixed.label!r} names the reward {label!r}; the stage has {', '.join(labels)}"
+
+
+def _reference_problems(recipe: Recipe) -> Iterator[str]:
+    """References to stages that do not exist earlier in the pipeline, or are of another kind."""
+    earlier: dict[str, str] = {}
+    for name, stage in recipe.stages.items():
+        for key, wanted, kind in _references(stage):
+            if earlier.get(wanted) != kind:
+                names = [other for other, other_kind in earlier.items() if other_kind == kind]
+                allowed = ", ".join(names) or "none"
+                yield f"stages.{name}.{key}: {wanted!r} is not an earlier {kind} stage; there are: {allowed}"
+        earlier[name] = stage.kind
+    for name, evaluation in recipe.evaluations.items():
+        if any(reward.from_stage for reward in evaluation.rewards) or evaluation.prompts.kind == "message_cache":
+            yield f"evaluations.{name}: a held-out set cannot depend on a stage"
+
+
+def _references(stage: Stage) -> Iterator[tuple[str, str, str]]:
+    """(key, name of the stage that is referred to, its kind)."""
+    for reward in getattr(stage, "rewards", []):
+        if reward.from_stage is not None:
+            yield "rewards.from_stage", reward.from_stage, "preference_model"
+    for source in sources_of(stage):
+        if isinstance(source, MessageCacheSource):
+            yield "message_cache", source.message_cache, "message_cache"
+
+
+def _length_problems(recipe: Recipe) -> Iterator[str]:
+    limit = recipe.engine.max_model_len
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, RlStage | MessageCacheStage) and stage.sampling.max_tokens >= limit:
+            yield (
+                f"stages.{name}.sampling.max_tokens: {stage.sampling.max_tokens} leaves no room for a prompt "
+                f"in engine.max_model_len = {limit}"
+            )
+
+
+def sources_of(stage: Stage) -> list[Source]:
+    """Every source of rows that a stage reads."""
+    if isinstance(stage, SftStage):
+        return [mixed.source for phase in stage.phases for mixed in phase.sources]
+    if isinstance(stage, RlStage):
+        return [mixed.source for mixed in stage.prompts]
+    if isinstance(stage, PreferenceModelStage):
+        return [stage.pairs]
+    return [stage.prompts.source]
+
+
+def looks_local(path: str) -> bool:
+    """True for what can only be a folder on disk: not of the form organisation/name, or there already."""
+    return path.startswith((".", "/", "~")) or path.count("/") != 1 or Path(path).exists()
