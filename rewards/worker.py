@@ -1,0 +1,366 @@
+"""A pool of processes that score completions and can be killed.
+
+A reward function may hang, raise, crash its process or return nonsense; none of these may stop a run or look like a
+score of 0. Each worker is its own process in its own process group. A call that passes its deadline is killed with
+everything it started, the worker is replaced, and the rows of the failed call are tried again one at a time, so that
+only the bad row fails.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import queue
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rewards.result import RewardResult, RewardStatus
+from rewards.worker_handle import Nursery, RewardLoadError, Worker, WorkerDied
+
+_CLEAN_CALLS_TO_GROW = 16  # after this many calls without a failure, calls get twice as many rows again
+_HOLDS_A_MODEL = frozenset({"preference"})  # a spare of these would cost a second copy of the model
+
+
+__all__ = ["RewardLoadError", "RewardPool"]
+
+
+@dataclass
+class _Call:
+    """Some rows of one score(): what a worker gets at once."""
+
+    job: _Job
+    rows: list[int]
+
+
+@dataclass
+class _Job:
+    """One score() on its way: results fill up in any order, `done` is set with the last."""
+
+    prompts: Sequence[Any]
+    completions: Sequence[Any]
+    columns: Mapping[str, Sequence[object]]
+    completion_ids: Sequence[Any] | None
+    results: list[RewardResult | None]
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    done: threading.Event = field(default_factory=threading.Event)
+    failure: Exception | None = None
+    num_left: int = 0
+
+    def payload(self, rows: Sequence[int]) -> dict[str, object]:
+        ids = self.completion_ids
+        return {
+            "prompts": [self.prompts[i] for i in rows],
+            "completions": [self.completions[i] for i in rows],
+            "columns": {name: [values[i] for i in rows] for name, values in self.columns.items()},
+            "completion_ids": [ids[i] for i in rows] if ids is not None else [[] for _ in rows],
+        }
+
+    def settle(self, row: int, result: RewardResult) -> None:
+        with self.lock:
+            if self.results[row] is None:
+                self.results[row] = result
+                self.num_left -= 1
+            if self.num_left == 0:
+                self.done.set()
+
+    def fail(self, error: Exception) -> None:
+        self.failure = error
+        self.done.set()
+
+
+class RewardPool:
+    """Scores completions in `num_workers` killable processes. Thread-safe; works off the main thread.
+
+    Args:
+        spec: what load_reward takes. A relative file path is resolved here, once.
+        args: options of the function, or arguments of the factory; they must pickle.
+        timeout_s: the longest one call may take. A row that was called together with others gets a call of its own
+            before it counts as timed out, so the limit is a limit per row.
+        num_workers: processes that score at the same time.
+        value_range: (low, high), inclusive; a value outside is invalid. None: any finite number.
+        batch_rows: the most rows in one call. Cuts fall between prompts where possible, and the number shrinks while
+            calls fail. A reward must not depend on which rows come together.
+        spares: workers kept loaded to step in for a killed one. None: 1, or 0 for rewards that hold a model.
+        start_timeout_s: the longest that importing and loading the function may take.
+        memory_limit_mb: address space of each worker in MiB; None for no limit.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        *,
+        args: Mapping[str, object] = {},  # noqa: B006 - never changed
+        timeout_s: float,
+        num_workers: int = 1,
+        value_range: tuple[float, float] | None = None,
+        batch_rows: int = 32,
+        spares: int | None = None,
+        start_timeout_s: float = 300.0,
+        memory_limit_mb: int | None = None,
+    ) -> None:
+        if timeout_s <= 0 or num_workers < 1 or batch_rows < 1:
+            raise ValueError(
+                f"reward {spec!r}: timeout_s {timeout_s}, num_workers {num_workers} and batch_rows {batch_rows} "
+                "must all be positive"
+            )
+        self.spec = _absolute(spec)
+        self._timeout_s = timeout_s
+        self._range = value_range
+        self._calls: queue.Queue[_Call | None] = queue.Queue()
+        self._sizes = _CallSizes(batch_rows)
+        self._workers = Nursery(
+            pickle.dumps((self.spec, dict(args), memory_limit_mb and memory_limit_mb << 20)),
+            self.spec,
+            (0 if spec in _HOLDS_A_MODEL else 1) if spares is None else spares,
+            start_timeout_s,
+        )
+        self._num_workers = num_workers
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        self._finalizer = weakref.finalize(self, _shut_down, self._calls, self._workers, num_workers)
+
+    def start(self) -> None:
+        """Start the workers and return at once, so that they load while something else does."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(f"reward {self.spec!r}: the pool is closed")
+            for index in range(len(self._threads), self._num_workers):
+                slot = _Slot(self._calls, self._workers, self._timeout_s, self._range, self._sizes)
+                thread = threading.Thread(target=slot.run, name=f"reward-{index}", daemon=True)
+                thread.start()
+                self._threads.append(thread)
+
+    def score(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        columns: Mapping[str, Sequence[object]],
+        completion_ids: Sequence[Any] | None = None,
+    ) -> list[RewardResult]:
+        """One result per completion, in order. Never raises for what the function does to a row.
+
+        Raises:
+            RewardLoadError: the function could not be loaded.
+            ValueError: the inputs differ in length.
+            RuntimeError: the pool is closed.
+        """
+        _check_lengths(prompts, completions, columns, completion_ids)
+        self.start()
+        job = _Job(prompts, completions, columns, completion_ids, [None] * len(completions))
+        job.num_left = len(completions)
+        if job.num_left == 0:
+            return []
+        for rows in cut(prompts, self._sizes.current):
+            self._calls.put(_Call(job, rows))
+        if self._closed:  # closed from another thread while the calls were queued
+            job.fail(RuntimeError("the reward pool was closed"))
+        job.done.wait()
+        if job.failure is not None:
+            raise job.failure
+        return [result for result in job.results if result is not None]
+
+    def close(self) -> None:
+        """Kill every worker; a score() that still waits raises."""
+        with self._lock:
+            self._closed = True
+        self._finalizer()
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> RewardPool:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def cut(prompts: Sequence[Any], batch_rows: int) -> list[list[int]]:
+    """Row numbers in calls of at most `batch_rows`, cut between two prompts where there is such a place."""
+    calls: list[list[int]] = []
+    start, count = 0, len(prompts)
+    while start < count:
+        stop = min(start + batch_rows, count)
+        boundary = stop
+        while stop < count and boundary > start and prompts[boundary] == prompts[boundary - 1]:
+            boundary -= 1
+        stop = boundary if boundary > start else stop
+        calls.append(list(range(start, stop)))
+        start = stop
+    return calls
+
+
+class _CallSizes:
+    """How many rows a call gets: halved by a failed call, doubled after a run of clean ones."""
+
+    def __init__(self, limit: int) -> None:
+        self.current = limit
+        self._limit = limit
+        self._clean = 0
+
+    def failed(self) -> None:
+        self._clean = 0
+        self.current = max(1, self.current // 2)
+
+    def succeeded(self) -> None:
+        self._clean += 1
+        if self._clean >= _CLEAN_CALLS_TO_GROW:
+            self._clean = 0
+            self.current = min(self._limit, self.current * 2)
+
+
+class _Slot:
+    """One thread of the pool: takes calls, has its worker score them, replaces the worker when it must."""
+
+    def __init__(
+        self,
+        calls: queue.Queue[_Call | None],
+        workers: Nursery,
+        timeout_s: float,
+        value_range: tuple[float, float] | None,
+        sizes: _CallSizes,
+    ) -> None:
+        self._calls = calls
+        self._workers = workers
+        self._timeout_s = timeout_s
+        self._range = value_range
+        self._sizes = sizes
+        self._worker: Worker | None = None
+
+    def run(self) -> None:
+        if not self._workers.closed:
+            self._worker = self._workers.take()  # starts to load before the first call comes
+        while (call := self._calls.get()) is not None:
+            for smaller in self._resize(call):
+                self._handle(smaller)
+        if self._worker is not None:
+            self._worker.discard()
+
+    def _resize(self, call: _Call) -> list[_Call]:
+        """Calls queued before a failure are cut to what is now thought safe."""
+        size = self._sizes.current
+        return [_Call(call.job, call.rows[i : i + size]) for i in range(0, len(call.rows), size)]
+
+    def _handle(self, call: _Call) -> None:
+        if call.job.failure is not None:
+            return
+        try:
+            reply = self._ask(call)
+        except (RewardLoadError, RuntimeError) as error:
+            self._drop_worker()
+            call.job.fail(error)
+        except TimeoutError:
+            self._drop_worker()
+            self._failed(call, RewardStatus.TIMEOUT, f"no answer within {self._timeout_s:g} s; the worker was killed")
+        except WorkerDied as error:
+            self._drop_worker()
+            self._failed(call, RewardStatus.ERROR, str(error))
+        else:
+            self._settle(call, reply)
+
+    def _ask(self, call: _Call) -> dict[str, Any]:
+        if self._worker is None:
+            self._worker = self._workers.take()
+        self._worker.wait_ready()
+        return self._worker.ask(call.job.payload(call.rows), self._timeout_s)
+
+    def _drop_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.discard()
+            self._worker = None
+            self._workers.replenish()
+
+    def _settle(self, call: _Call, reply: Mapping[str, Any]) -> None:
+        if "error" in reply:
+            self._failed(call, RewardStatus.ERROR, reply["error"])
+            return
+        results = check_reply(reply, len(call.rows), self._range)
+        if isinstance(results, str):
+            self._failed(call, RewardStatus.INVALID, results)
+            return
+        self._sizes.succeeded()
+        for row, result in zip(call.rows, results):
+            call.job.settle(row, result)
+
+    def _failed(self, call: _Call, status: RewardStatus, message: str) -> None:
+        """One row alone has failed; of several, each gets a call of its own."""
+        if self._workers.closed:
+            call.job.fail(RuntimeError("the reward pool was closed"))
+            return
+        self._sizes.failed()
+        if len(call.rows) == 1:
+            call.job.settle(call.rows[0], RewardResult(None, status, message))
+            return
+        for row in call.rows:
+            self._calls.put(_Call(call.job, [row]))
+
+
+def check_reply(
+    reply: Mapping[str, Any], num_rows: int, value_range: tuple[float, float] | None
+) -> list[RewardResult] | str:
+    """The results of one call, or what is wrong with the call as a whole."""
+    values = reply["values"]
+    if len(values) != num_rows:
+        if len(values) == 1 and isinstance(values[0], str):
+            return values[0]
+        return f"the function returned {len(values)} values for {num_rows} completions"
+    return [_check_value(value, value_range, _row_metrics(reply, row)) for row, value in enumerate(values)]
+
+
+def _row_metrics(reply: Mapping[str, Any], row: int) -> dict[str, float]:
+    own = {name: entries[row] for name, entries in reply["rows"].items() if entries[row] is not None}
+    return dict(reply["metrics"], **own)
+
+
+def _check_value(
+    value: float | str | None, value_range: tuple[float, float] | None, metrics: Mapping[str, float]
+) -> RewardResult:
+    if value is None:
+        return RewardResult(None, RewardStatus.NOT_APPLICABLE, "", metrics)
+    if isinstance(value, str):
+        return RewardResult(None, RewardStatus.INVALID, value, metrics)
+    if not math.isfinite(value):
+        return RewardResult(None, RewardStatus.INVALID, f"{value} is not a finite number", metrics)
+    if value_range is not None and not value_range[0] <= value <= value_range[1]:
+        low, high = value_range
+        return RewardResult(None, RewardStatus.INVALID, f"{value:g} is outside the range [{low:g}, {high:g}]", metrics)
+    return RewardResult(float(value), RewardStatus.OK, "", metrics)
+
+
+def _check_lengths(
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    columns: Mapping[str, Sequence[object]],
+    completion_ids: Sequence[Any] | None,
+) -> None:
+    lengths = {"prompts": len(prompts), **{name: len(values) for name, values in columns.items()}}
+    if completion_ids is not None:
+        lengths["completion_ids"] = len(completion_ids)
+    wrong = {name: length for name, length in lengths.items() if length != len(completions)}
+    if wrong:
+        raise ValueError(f"{len(completions)} completions, but {wrong}: every column needs one entry per completion")
+
+
+def _absolute(spec: str) -> str:
+    location, _, name = spec.rpartition(":")
+    return f"{Path(location).expanduser().resolve()}:{name}" if location.endswith(".py") else spec
+
+
+def _shut_down(calls: queue.Queue[_Call | None], workers: Nursery, num_workers: int) -> None:
+    """Kill the workers, then let the threads find that there is nothing left to do."""
+    workers.close()
+    while True:
+        try:
+            call = calls.get_nowait()
+        except queue.Empty:
+            break
+        if call is not None:
+            call.job.fail(RuntimeError("the reward pool was closed"))
+    for _ in range(num_workers):
+        calls.put(None)
