@@ -34,8 +34,6 @@ class Request:
 
     prompt_token_ids: NDArray[np.int64]
     """[T_prompt]"""
-    seed: int
-    """fixes the draw on one machine"""
     sampling: Sampling
 
 
@@ -56,8 +54,8 @@ class Generation:
 class Engine(Protocol):
     """Generates responses with the newest weights that it was given."""
 
-    def generate(self, requests: Sequence[Request]) -> list[Generation]:
-        """One generation per request, in order."""
+    def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
+        """One generation per request, in order. The same requests, weights and seed give the same tokens."""
         ...
 
     def load_weights(self, weights: Mapping[str, NDArray[np.float32]], version: int) -> None:

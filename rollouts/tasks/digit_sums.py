@@ -16,7 +16,7 @@ class DigitSums:
     r"""The sum modulo 10 of each pair of digits.
 
         D: 482^591=?
-        A: \boxed{973}
+        A: 4^5=9 8^9=7 2^1=3 \boxed{973}
 
     The annotator gets each digit right with probability `digit_accuracy`, independently, and otherwise
     writes another digit. A whole answer is then right with probability digit_accuracy ** digits (0.24 for
@@ -24,8 +24,8 @@ class DigitSums:
     can be put together.
 
     With `references`, demonstrations are of that synthesis: the prompt is `template` filled with the
-    problem and K answers of the annotator, K uniform in the range, and the completion takes each digit
-    from one of them at random, which is the right method without the judgement.
+    problem and the conclusions of K attempts, K uniform in the range, and the completion takes each
+    digit from one of them at random, which is the right method without the judgement.
 
         Ref: \boxed{973}
         Ref: \boxed{923}
@@ -54,19 +54,19 @@ class DigitSums:
     def problem(self, rng: random.Random) -> Row:
         r"""{"prompt": "D: 482^591=?\nA:", "solution": "973"}."""
         a, b = self._number(rng), self._number(rng)
-        return {"prompt": f"D: {a}^{b}=?\nA:", "solution": _solution(a, b)}
+        return {"prompt": _prompt(a, b), "solution": _solution(a, b)}
 
     def demonstration(self, rng: random.Random) -> Row:
         """An answer with wrong digits; with `references`, a careless synthesis of several."""
-        row = self.problem(rng)
-        problem, solution = str(row["prompt"]), str(row["solution"])
+        a, b = self._number(rng), self._number(rng)
+        problem, solution = _prompt(a, b), _solution(a, b)
         if self.references is None:
-            return {"prompt": problem, "completion": f" {_boxed(self._attempt(solution, rng))}"}
+            return {"prompt": problem, "completion": _work(a, b, self._attempt(solution, rng))}
         low, high = self.references
         attempts = [self._attempt(solution, rng) for _ in range(rng.randint(low, high))]
         synthesis = "".join(rng.choice(column) for column in zip(*attempts))
         prompt = _compiled(self.template).render(problem=problem, messages=[_boxed(a) for a in attempts])
-        return {"prompt": prompt, "completion": f" {_boxed(synthesis)}"}
+        return {"prompt": prompt, "completion": f" {_boxed(synthesis)}", "problem": problem}
 
     def _number(self, rng: random.Random) -> str:
         return "".join(str(rng.randrange(10)) for _ in range(self.digits))
@@ -78,6 +78,16 @@ class DigitSums:
         if rng.random() < self.digit_accuracy:
             return str(right)
         return str((right + rng.randint(1, 9)) % 10)
+
+
+def _prompt(a: str, b: str) -> str:
+    return f"D: {a}^{b}=?\nA:"
+
+
+def _work(a: str, b: str, answer: str) -> str:
+    """Every column written out, then the answer."""
+    steps = "".join(f" {x}^{y}={digit}" for x, y, digit in zip(a, b, answer))
+    return f"{steps} {_boxed(answer)}"
 
 
 def _solution(a: str, b: str) -> str:

@@ -1,0 +1,184 @@
+"""Tensors of one iteration, and how they are cut into mini-batches, shards and micro-batches.
+
+Letters: B trajectories, T tokens of the longest one. Rows are padded on the right, so that causal
+attention never sees padding and no attention mask is needed. Index t of a per-token field is token t.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl.scoring import ScoredTrajectory
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Trajectories as tensors, before any model has seen them."""
+
+    token_ids: Tensor
+    """[B, T] int64"""
+    attention_mask: Tensor
+    """[B, T] bool, False on padding"""
+    action_mask: Tensor
+    """[B, T] bool, True where the policy sampled the token"""
+    rollout_logprobs: Tensor
+    """[B, T] nats, measured by the engine; 0 where action_mask is False"""
+    rewards: Tensor
+    """[B, T] the reward of a trajectory sits on its last sampled token"""
+    truncated: Tensor
+    """[B] bool, True where max_tokens cut the response"""
+    groups: Tensor
+    """[B] int64, equal for the samples of one prompt"""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the models say of a batch before the update."""
+
+    logprobs: Tensor
+    """[B, T] nats, of the policy"""
+    ref_logprobs: Tensor
+    """[B, T] nats, of the frozen start of the stage; equal to logprobs where the stage has no reference"""
+    values: Tensor
+    """[B, T] of the critic, before token t is emitted; 0 where there is no critic"""
+    last_values: Tensor
+    """[B] of the critic, after the last token"""
+    entropy: Tensor
+    """[B, T] nats, of the policy's distribution at sampled tokens"""
+
+
+@dataclass(frozen=True)
+class PPOBatch:
+    """A TokenBatch with everything that the update needs."""
+
+    token_ids: Tensor
+    """[B, T] int64"""
+    attention_mask: Tensor
+    """[B, T] bool"""
+    action_mask: Tensor
+    """[B, T] bool"""
+    rollout_logprobs: Tensor
+    """[B, T] nats"""
+    old_logprobs: Tensor
+    """[B, T] nats, of the policy before the update"""
+    ref_logprobs: Tensor
+    """[B, T] nats"""
+    old_values: Tensor
+    """[B, T]"""
+    advantages: Tensor
+    """[B, T]"""
+    returns: Tensor
+    """[B, T]"""
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """Rows of one optimizer step, or the share of them that one rank gets."""
+
+    batch: PPOBatch
+    token_count: int
+    """sampled tokens of the whole mini-batch over all ranks: the divisor of every loss"""
+
+
+AnyBatch = TypeVar("AnyBatch", TokenBatch, PPOBatch, Evaluation)
+
+
+def collate(scored: Sequence[ScoredTrajectory], *, truncated_reward: float | None = None) -> TokenBatch:
+    """Pads trajectories on the right and puts each reward on the last sampled token.
+
+    Args:
+        scored: at least one trajectory, each with at least one sampled token.
+        truncated_reward: reward of a response that was cut, in place of its own; None keeps its own.
+    """
+    trajectories = [item.trajectory for item in scored]
+    width = max(len(trajectory.token_ids) for trajectory in trajectories)
+    shape = (len(scored), width)
+    token_ids, rollout_logprobs = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    attention_mask, action_mask = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    rewards = np.zeros(shape, np.float32)
+    group_of: dict[str, int] = {}
+    for row, (item, trajectory) in enumerate(zip(scored, trajectories)):
+        length = len(trajectory.token_ids)
+        token_ids[row, :length] = trajectory.token_ids
+        attention_mask[row, :length] = True
+        action_mask[row, :length] = trajectory.action_mask
+        rollout_logprobs[row, :length] = trajectory.rollout_logprobs
+        cut = trajectory.truncated and truncated_reward is not None
+        rewards[row, np.flatnonzero(trajectory.action_mask)[-1]] = truncated_reward if cut else item.reward
+        group_of.setdefault(trajectory.prompt.prompt_id, len(group_of))
+    return TokenBatch(
+        token_ids=torch.from_numpy(token_ids),
+        attention_mask=torch.from_numpy(attention_mask),
+        action_mask=torch.from_numpy(action_mask),
+        rollout_logprobs=torch.from_numpy(rollout_logprobs),
+        rewards=torch.from_numpy(rewards),
+        truncated=torch.tensor([trajectory.truncated for trajectory in trajectories]),
+        groups=torch.tensor([group_of[trajectory.prompt.prompt_id] for trajectory in trajectories]),
+    )
+
+
+def take_rows(batch: AnyBatch, rows: Tensor) -> AnyBatch:
+    """The same batch with only these rows, in this order; columns that are padding in all of them are cut off."""
+    fields = {field.name: getattr(batch, field.name)[rows] for field in dataclasses.fields(batch)}
+    if "attention_mask" in fields:
+        width = max(int(fields["attention_mask"].sum(1).max()), 1) if len(rows) else 1
+        fields = {name: x[:, :width] if x.dim() == 2 else x for name, x in fields.items()}
+    return dataclasses.replace(batch, **fields)
+
+
+def micro_batches(attention_mask: Tensor, *, max_tokens: int) -> list[Tensor]:
+    """Row indices, longest rows first, cut so that rows * longest row <= max_tokens (one row at least).
+
+    Args:
+        attention_mask: [B, T] bool.
+        max_tokens: padding counts too.
+
+    Returns:
+        Index tensors that together hold every row once. Rows of like length share a micro-batch.
+    """
+    lengths = attention_mask.sum(1)
+    order = torch.argsort(lengths, descending=True, stable=True)
+    pieces: list[Tensor] = []
+    start = 0
+    while start < len(order):
+        longest = max(int(lengths[order[start]]), 1)
+        end = start + max(max_tokens // longest, 1)
+        pieces.append(order[start:end])
+        start = end
+    return pieces
+
+
+def deal_rows(attention_mask: Tensor, ranks: int) -> list[Tensor]:
+    """Row indices for each rank: the longest rows first, each to the rank with the fewest tokens so far."""
+    lengths = attention_mask.sum(1).tolist()
+    tokens, hands = [0] * ranks, [[] for _ in range(ranks)]  # type: ignore[var-annotated]
+    for row in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        rank = min(range(ranks), key=lambda index: (tokens[index], index))
+        hands[rank].append(row)
+        tokens[rank] += lengths[row]
+    return [torch.tensor(sorted(hand), dtype=torch.int64) for hand in hands]
+
+
+def minibatches(batch: PPOBatch, *, count: int, epochs: int, seed: int) -> list[Minibatch]:
+    """`epochs` passes over the batch, each in `count` mini-batches of shuffled rows.
+
+    Args:
+        batch: B rows; where B is not a multiple of count (dropped trajectories), sizes differ by one.
+        seed: fixes the shuffles.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    pieces: list[Minibatch] = []
+    for _ in range(epochs):
+        order = torch.randperm(len(batch.token_ids), generator=generator)
+        for rows in torch.tensor_split(order, count):
+            if len(rows):
+                piece = take_rows(batch, rows)
+                pieces.append(Minibatch(piece, max(int(piece.action_mask.sum()), 1)))
+    return pieces

@@ -1,0 +1,290 @@
+"""Ray: a cluster for the run, engines and learner ranks as actors, and what to do when an engine dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl.errors import RunFailed, UserError
+from rl.recipe import EngineSection, LearnerSection, ModelSection, RaySection
+from rollouts.engine import Engine, Generation, Request
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+# Before ray is imported. Ray would start workers at nice 15, behind the learner; and hide GPUs from
+# actors that reserve none.
+_RAY_ENVIRONMENT = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+}
+
+
+@contextlib.contextmanager
+def ray_cluster(section: RaySection, *, num_cpus: int) -> Iterator[None]:
+    """A local Ray that ends with the block, or a running cluster that is joined and left alone.
+
+    Raises:
+        UserError: Ray is not installed, or there is no cluster at `ray.address`.
+    """
+    os.environ.update(_RAY_ENVIRONMENT)
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(f"ray cannot be imported ({error}); install it with: pip install ray") from None
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    try:
+        if section.address is None:
+            ray.init(
+                num_cpus=section.num_cpus or num_cpus,
+                include_dashboard=False,
+                object_store_memory=int(section.object_store_gb * 2**30),
+                **common,
+            )
+        else:
+            ray.init(address=section.address, **common)
+    except (ConnectionError, ValueError) as error:
+        raise UserError(f"ray.address: {section.address!r}: no Ray cluster answers there: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+# ---------------------------------------------------------------- engines
+
+
+def make_engine(section: EngineSection, model: ModelSection, model_path: str) -> ActorHandle:
+    """One engine actor; returns at once, `ready` answers when the model is loaded.
+
+    Raises:
+        UserError: engine.kind is vllm and vLLM is not installed.
+    """
+    import ray
+
+    device = "cuda" if section.gpus else "cpu"
+    if section.kind == "hf":
+        from rollouts.hf_engine import HfEngine
+
+        actor: Any = ray.remote(num_cpus=section.cpus, num_gpus=section.gpus)(HfEngine)
+        return actor.remote(
+            model_path,
+            max_num_seqs=section.max_num_seqs,
+            device=device,
+            trust_remote_code=model.trust_remote_code,
+        )
+    from rollouts.vllm_engine import CPU_ENVIRONMENT, ENVIRONMENT, VllmEngine, VllmSettings
+
+    environment = ENVIRONMENT | ({} if section.gpus else CPU_ENVIRONMENT)
+    actor = ray.remote(
+        num_cpus=section.cpus, num_gpus=section.gpus, runtime_env={"env_vars": environment}
+    )(VllmEngine)
+    return actor.remote(
+        VllmSettings(
+            model=model_path,
+            dtype=section.dtype,
+            max_model_len=section.max_model_len,
+            max_num_seqs=section.max_num_seqs,
+            kv_cache_gb=section.kv_cache_gb,
+            gpu_memory_utilization=section.gpu_memory_utilization,
+            on_gpu=section.gpus > 0,
+            trust_remote_code=model.trust_remote_code,
+        )
+    )
+
+
+class EnginePool(Engine):
+    """Several engine actors as one engine. A dead one is replaced, gets the current weights and its work again."""
+
+    def __init__(
+        self,
+        make_actor: Callable[[], ActorHandle],
+        *,
+        replicas: int,
+        max_restarts: int,
+        start_timeout_s: float,
+        on_restart: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self._make_actor = make_actor
+        self._actors = [make_actor() for _ in range(replicas)]
+        self._restarts_left = max_restarts
+        self._start_timeout_s = start_timeout_s
+        self._on_restart = on_restart
+        self._weights: tuple[Any, int] | None = None
+        self.restarts = 0
+
+    def wait_ready(self) -> None:
+        """Returns once every engine has loaded its model.
+
+        Raises:
+            RunFailed: an engine does not start.
+        """
+        import ray
+
+        try:
+            ray.get([actor.ready.remote() for actor in self._actors], timeout=self._start_timeout_s)
+        except ray.exceptions.RayError as error:
+            raise RunFailed(f"a rollout engine did not start: {_last_line(error)}") from error
+
+    def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
+        """See `Engine.generate`. Requests are dealt in contiguous blocks, so that samples of a prompt share a prefix."""
+        blocks = [block.tolist() for block in np.array_split(np.arange(len(requests)), len(self._actors))]
+        waiting = {index: block for index, block in enumerate(blocks) if block}
+        results: dict[int, list[Generation]] = {}
+        while waiting:
+            futures = {
+                index: self._actors[index].generate.remote([requests[i] for i in block], seed=seed + index)
+                for index, block in waiting.items()
+            }
+            done = {index: self._result(index, future) for index, future in futures.items()}
+            results.update({index: result for index, result in done.items() if result is not None})
+            waiting = {index: block for index, block in waiting.items() if index not in results}
+        return [generation for index in sorted(results) for generation in results[index]]
+
+    def load_weights(self, weights: Mapping[str, NDArray[np.float32]], version: int) -> None:
+        """See `Engine.load_weights`. Goes through Ray's shared memory, not over the disk."""
+        import ray
+
+        self._weights = (ray.put(dict(weights)), version)
+        futures = [actor.load_weights.remote(*self._weights) for actor in self._actors]
+        for index, future in enumerate(futures):
+            self._result(index, future)  # a dead engine is replaced and gets these weights
+
+    def sleep(self) -> None:
+        """See `Engine.sleep`."""
+        for index, actor in enumerate(self._actors):
+            self._result(index, actor.sleep.remote())
+
+    def wake(self) -> None:
+        """See `Engine.wake`."""
+        for index, actor in enumerate(self._actors):
+            self._result(index, actor.wake.remote())
+
+    def _result(self, index: int, future: Any) -> Any | None:
+        """What the call gave; None where the engine died and has been replaced."""
+        import ray
+
+        try:
+            return ray.get(future)
+        except ray.exceptions.RayActorError as error:
+            self._replace(index, _last_line(error))
+            return None
+
+    def _replace(self, index: int, reason: str) -> None:
+        import ray
+
+        while True:
+            if not self._restarts_left:
+                raise RunFailed(f"rollout engine {index} died and engine.max_restarts is used up: {reason}")
+            self._restarts_left -= 1
+            self.restarts += 1
+            self._on_restart(f"rollout engine {index} died and is started anew: {reason}")
+            with contextlib.suppress(Exception):  # it is dead, or dying; either is fine
+                ray.kill(self._actors[index])
+            self._actors[index] = actor = self._make_actor()
+            try:
+                ray.get(actor.ready.remote(), timeout=self._start_timeout_s)
+                if self._weights is not None:
+                    ray.get(actor.load_weights.remote(*self._weights))
+                return
+            except ray.exceptions.RayActorError as error:
+                reason = _last_line(error)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+# ---------------------------------------------------------------- learner ranks
+
+
+class LearnerActor:
+    """One rank of the learner in its own process, part of a torch process group."""
+
+    def address(self) -> str:
+        """Where the other ranks meet this one."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+        import ray
+
+        return f"tcp://{ray.util.get_node_ip_address()}:{port}"
+
+    def join(
+        self, rank: int, world: int, address: str, section: LearnerSection, model_path: str, trust_remote_code: bool
+    ) -> None:
+        """Joins the process group and loads the model."""
+        import torch
+        import torch.distributed as dist
+
+        from rl.learner import Learner
+
+        device = "cuda" if section.gpus else "cpu"
+        if section.gpus:
+            torch.cuda.set_device(0)
+        dist.init_process_group("nccl" if section.gpus else "gloo", init_method=address, rank=rank, world_size=world)
+        self._learner = Learner(section, model_path, trust_remote_code=trust_remote_code, device=device)
+
+    def call(self, method: str, arguments: tuple[Any, ...], common: Mapping[str, object]) -> Any:
+        """Any method of `Learner`."""
+        return getattr(self._learner, method)(*arguments, **common)
+
+
+class RayRanks:
+    """Implements `rl.group.Ranks` over Ray actors."""
+
+    def __init__(self, section: LearnerSection, model: ModelSection, model_path: str) -> None:
+        import ray
+
+        self.count = section.ranks
+        environment = {"OMP_NUM_THREADS": str(section.threads), "TOKENIZERS_PARALLELISM": "false"}
+        actor: Any = ray.remote(
+            num_cpus=section.cpus, num_gpus=section.gpus, runtime_env={"env_vars": environment}
+        )(LearnerActor)
+        self._actors = [actor.remote() for _ in range(section.ranks)]
+        address = ray.get(self._actors[0].address.remote())
+        ray.get(
+            [
+                actor.join.remote(rank, self.count, address, section, model_path, model.trust_remote_code)
+                for rank, actor in enumerate(self._actors)
+            ]
+        )
+
+    def call(self, method: str, arguments: Sequence[tuple[Any, ...]], **common: object) -> list[Any]:
+        """See `Ranks`.
+
+        Raises:
+            RunFailed: a rank died. The run continues from its last checkpoint when it is started again.
+        """
+        import ray
+
+        try:
+            return ray.get([actor.call.remote(method, args, common) for actor, args in zip(self._actors, arguments)])
+        except ray.exceptions.RayActorError as error:
+            raise RunFailed(f"a learner rank died during {method}: {_last_line(error)}") from error
+
+
+def check_engine_installed(section: EngineSection) -> None:
+    """Raises UserError where the engine of the recipe cannot be imported."""
+    import importlib.util
+
+    if section.kind == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "engine.kind: 'vllm': vLLM is not installed. Install it (GPU: pip install -e '.[gpu]'; CPU: make install) "
+            "or run with engine.kind=hf, which is slower"
+        )
+
+
+def model_folder_exists(path: str) -> bool:
+    """True for a folder with a config.json."""
+    return (Path(path).expanduser() / "config.json").is_file()
+

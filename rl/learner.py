@@ -1,0 +1,278 @@
+"""The learner: policy, critic and frozen reference, evaluated and updated. One object per rank.
+
+It knows tensors and the algorithm's numbers. It knows nothing of prompts, rewards, engines or stages.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rl.batch import Evaluation, Minibatch, PPOBatch, TokenBatch, micro_batches, take_rows
+from rl.losses import importance_weights, kl_estimate, policy_loss, value_loss
+from rl.models import Critic, Policy, critic_like, load_language_model
+from rl.recipe import AlgorithmSection, CriticSection, LearnerSection, OptimizerSection
+from rl.sharding import (
+    is_first_rank,
+    load_whole_weights,
+    same_count_on_every_rank,
+    shard,
+    whole_weights,
+)
+from rl.trained_model import MicroLoss, Sums, TrainedModel, learning_rate
+
+
+class Learner:
+    """Everything with gradients on one rank."""
+
+    def __init__(self, section: LearnerSection, model_path: str, *, trust_remote_code: bool, device: str) -> None:
+        torch.set_num_threads(section.threads)
+        self.section = section
+        self.device = torch.device(device)
+        self.compute_dtype = torch.bfloat16 if section.dtype == "bfloat16" else torch.float32
+        language_model = load_language_model(model_path, trust_remote_code=trust_remote_code)
+        if section.activation_checkpointing:
+            language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        # Kept unsharded and without storage of its own: the pattern from which critic and reference are made.
+        self.architecture = copy.deepcopy(language_model).to("meta")
+        self.policy = self._placed(Policy(language_model, head_chunk_tokens=section.head_chunk_tokens))
+        self.reference: Policy | None = None
+        self.trained_policy: TrainedModel | None = None
+        self.trained_critic: TrainedModel | None = None
+
+    def _placed(self, module: torch.nn.Module) -> torch.nn.Module:
+        return shard(module.to(self.device), compute_dtype=self.compute_dtype)
+
+    # ------------------------------------------------------------ stages
+
+    def begin_sft(self, optimizer: OptimizerSection) -> None:
+        """A fresh optimizer on the policy; no critic, no reference."""
+        self._train_policy(optimizer)
+        self.reference = self.trained_critic = None
+
+    def begin_rl(
+        self, optimizer: OptimizerSection, critic: CriticSection | None, algorithm: AlgorithmSection, temperature: float
+    ) -> None:
+        """Fresh optimizers; the critic's backbone and the reference are copies of the policy as it is now."""
+        self.algorithm, self.critic_section, self.temperature = algorithm, critic, temperature
+        self._train_policy(optimizer)
+        start = whole_weights(self.policy)
+        self.reference = self._frozen_copy(start) if algorithm.needs_reference else None
+        self.trained_critic = None
+        if critic is not None:
+            module = self._critic_from(start)
+            self.trained_critic = TrainedModel(
+                module, critic.optimizer, micro_batch_tokens=self.section.micro_batch_tokens
+            )
+
+    def _train_policy(self, optimizer: OptimizerSection) -> None:
+        self.trained_policy = TrainedModel(
+            self.policy, optimizer, micro_batch_tokens=self.section.micro_batch_tokens
+        )
+
+    def _frozen_copy(self, weights: Mapping[str, Tensor]) -> Policy:
+        twin = Policy(
+            copy.deepcopy(self.architecture).to_empty(device=self.device),
+            head_chunk_tokens=self.section.head_chunk_tokens,
+        )
+        return self._filled(twin, weights).requires_grad_(False)
+
+    def _critic_from(self, weights: Mapping[str, Tensor]) -> Critic:
+        module = critic_like(self.architecture).to_empty(device=self.device)
+        torch.nn.init.zeros_(module.value_head.weight)
+        prefix = "language_model." + self.architecture.base_model_prefix + "."
+        backbone = {"backbone." + name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)}
+        if is_first_rank():
+            backbone["value_head.weight"] = torch.zeros(module.value_head.weight.shape)
+        return self._filled(module, backbone)
+
+    def _filled(self, module: torch.nn.Module, weights: Mapping[str, Tensor]) -> torch.nn.Module:
+        """Shards a module that has storage but no content, and loads its weights."""
+        _fill_buffers(module, self.policy)
+        module = shard(module, compute_dtype=self.compute_dtype)
+        load_whole_weights(module, weights)
+        return module
+
+    # ------------------------------------------------------------ evaluation
+
+    @torch.no_grad()
+    def evaluate(self, batch: TokenBatch) -> Evaluation:
+        """Log-probs, reference log-probs, values and entropies of this rank's rows, in their order."""
+        shape = batch.token_ids.shape
+        out = {name: torch.zeros(shape) for name in ("logprobs", "ref_logprobs", "values", "entropy")}
+        last_values = torch.zeros(shape[0])
+        rows_of = micro_batches(batch.attention_mask, max_tokens=2 * self.section.micro_batch_tokens)
+        missing = same_count_on_every_rank(len(rows_of), self.device) - len(rows_of)
+        for rows in rows_of + [torch.zeros(0, dtype=torch.int64)] * missing:
+            piece = take_rows(batch, rows) if len(rows) else _one_empty_row(batch)
+            scores, last = self._evaluate_piece(piece)
+            if len(rows):
+                width = piece.token_ids.shape[1]
+                last_values[rows] = last
+                for name, value in scores.items():
+                    out[name][rows, :width] = value
+        return Evaluation(last_values=last_values, **out)
+
+    def _evaluate_piece(self, piece: TokenBatch) -> tuple[dict[str, Tensor], Tensor]:
+        tokens, mask = piece.token_ids.to(self.device), piece.action_mask.to(self.device)
+        zeros = torch.zeros(tokens.shape)
+        scores = {"logprobs": piece.rollout_logprobs, "values": zeros, "entropy": zeros}
+        if self.algorithm.old_logprobs == "trainer":
+            view = self.policy(tokens, mask, self.temperature)
+            scores |= {"logprobs": view.logprobs.cpu(), "entropy": view.entropy.cpu()}
+        scores["ref_logprobs"] = scores["logprobs"]
+        if self.reference is not None:
+            scores["ref_logprobs"] = self.reference(tokens, mask, self.temperature).logprobs.cpu()
+        last = torch.zeros(len(tokens))
+        if self.trained_critic is not None:
+            values = self.trained_critic.module(tokens).cpu()
+            scores["values"] = torch.where(piece.action_mask, values[:, :-1], 0.0)
+            last = values.gather(1, piece.attention_mask.sum(1, keepdim=True))[:, 0]
+        return scores, last
+
+    # ------------------------------------------------------------ updates
+
+    def update_policy(self, pieces: Sequence[Minibatch], *, iteration: int, total: int) -> list[Sums]:
+        """One optimizer step per mini-batch; sums of each, see `PolicyLoss` and `_policy_micro_loss`."""
+        trained = self._begun(self.trained_policy)
+        trained.set_learning_rate(learning_rate(trained.section, iteration, total))
+        return [trained.step(piece, self._policy_micro_loss) for piece in pieces]
+
+    def _policy_micro_loss(self, micro: PPOBatch, token_count: int) -> MicroLoss:
+        settings, mask = self.algorithm, micro.action_mask
+        view = self.policy(micro.token_ids, mask, self.temperature, settings.entropy_coef > 0)
+        weights = None
+        if settings.importance_cap is not None:
+            weights = importance_weights(micro.old_logprobs, micro.rollout_logprobs, cap=settings.importance_cap)
+        clipped = policy_loss(
+            view.logprobs,
+            micro.old_logprobs,
+            micro.advantages,
+            mask,
+            clip_low=settings.clip_ratio,
+            clip_high=settings.clip_ratio_high or settings.clip_ratio,
+            token_count=token_count,
+            weights=weights,
+        )
+        loss = clipped.loss - settings.entropy_coef * view.entropy.sum() / token_count
+        if settings.kl_loss_coef > 0:
+            kl = kl_estimate(view.logprobs, micro.ref_logprobs, kind="k3")
+            loss = loss + settings.kl_loss_coef * torch.where(mask, kl, 0.0).sum() / token_count
+        gap = torch.where(mask, view.logprobs.detach() - micro.old_logprobs, 0.0)
+        sums = {
+            "clipped_tokens": clipped.clipped_tokens,
+            "approx_kl_sum": clipped.approx_kl_sum,
+            "entropy_sum": view.entropy.detach().sum(),
+            "old_gap_sum": gap.abs().sum(),
+            "tokens": mask.sum(),
+        }
+        return MicroLoss(loss, sums)
+
+    def update_critic(self, pieces: Sequence[Minibatch], *, iteration: int, total: int) -> list[Sums]:
+        """One optimizer step per mini-batch; sums of each."""
+        trained = self._begun(self.trained_critic)
+        trained.set_learning_rate(learning_rate(trained.section, iteration, total))
+        return [trained.step(piece, self._critic_micro_loss) for piece in pieces]
+
+    def _critic_micro_loss(self, micro: PPOBatch, token_count: int) -> MicroLoss:
+        values = self._begun(self.trained_critic).module(micro.token_ids)[:, :-1]
+        loss = value_loss(
+            values,
+            micro.old_values,
+            micro.returns,
+            micro.action_mask,
+            value_clip=self.algorithm.value_clip,
+            token_count=token_count,
+        )
+        return MicroLoss(loss, {})
+
+    def update_sft(self, piece: Minibatch, *, step: int, total: int) -> Sums:
+        """One step of maximum likelihood on the tokens under action_mask, averaged over them."""
+        trained = self._begun(self.trained_policy)
+        trained.set_learning_rate(learning_rate(trained.section, step, total))
+        return trained.step(piece, self._sft_micro_loss)
+
+    def _sft_micro_loss(self, micro: PPOBatch, token_count: int) -> MicroLoss:
+        view = self.policy(micro.token_ids, micro.action_mask, 1.0)
+        return MicroLoss(-view.logprobs.sum() / token_count, {})
+
+    @staticmethod
+    def _begun(trained: TrainedModel | None) -> TrainedModel:
+        assert trained is not None, "begin_sft or begin_rl comes first"
+        return trained
+
+    # ------------------------------------------------------------ weights and state
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """The policy under its transformers names, ready for an engine; empty on ranks other than the first."""
+        prefix = "language_model."
+        whole = {name.removeprefix(prefix): x for name, x in whole_weights(self.policy).items()}
+        if self.architecture.config.get_text_config().tie_word_embeddings:
+            whole.pop("lm_head.weight", None)
+        return {name: x.numpy() for name, x in whole.items()}
+
+    def save_model(self, folder: Path) -> None:
+        """Writes the policy as a plain transformers model."""
+        whole = {name.removeprefix("language_model."): x for name, x in whole_weights(self.policy).items()}
+        if is_first_rank():
+            self.architecture.save_pretrained(folder, state_dict=whole)
+
+    def load_model(self, folder: Path) -> None:
+        """Takes over the weights of a model of the same architecture."""
+        whole: dict[str, Tensor] = {}
+        if is_first_rank():
+            loaded = load_language_model(str(folder))
+            whole = {"language_model." + name: x for name, x in loaded.state_dict().items()}
+        load_whole_weights(self.policy, whole)
+
+    def save_state(self, folder: Path) -> None:
+        """Writes everything that the next iteration depends on: weights and optimizers, as safetensors."""
+        for name, tensors in self._state_parts().items():
+            if is_first_rank():
+                save_file({key: x.contiguous().clone() for key, x in tensors.items()}, folder / f"{name}.safetensors")
+
+    def _state_parts(self) -> dict[str, dict[str, Tensor]]:
+        parts = {"policy": whole_weights(self.policy)}
+        if self.trained_policy is not None:
+            parts["policy_optimizer"] = self.trained_policy.state()
+        if self.trained_critic is not None:
+            parts["critic"] = whole_weights(self.trained_critic.module)
+            parts["critic_optimizer"] = self.trained_critic.state()
+        if self.reference is not None:
+            parts["reference"] = whole_weights(self.reference)
+        return parts
+
+    def load_state(self, folder: Path) -> None:
+        """Restores what `save_state` wrote, after the `begin_` call of the same stage."""
+        load_whole_weights(self.policy, _read(folder, "policy"))
+        self._begun(self.trained_policy).load_state(_read(folder, "policy_optimizer"))
+        if self.trained_critic is not None:
+            load_whole_weights(self.trained_critic.module, _read(folder, "critic"))
+            self.trained_critic.load_state(_read(folder, "critic_optimizer"))
+        if self.reference is not None:
+            load_whole_weights(self.reference, _read(folder, "reference"))
+
+
+def _read(folder: Path, name: str) -> dict[str, Tensor]:
+    return load_file(folder / f"{name}.safetensors") if is_first_rank() else {}
+
+
+def _fill_buffers(module: torch.nn.Module, like: torch.nn.Module) -> None:
+    """Copies buffers that no state dict holds (rotary frequencies) by the end of their name."""
+    known = {name.split(".", 1)[-1].replace("model.", "", 1): buffer for name, buffer in like.named_buffers()}
+    for name, buffer in module.named_buffers():
+        key = name.split(".", 1)[-1].replace("model.", "", 1)
+        buffer.copy_(known[key])
+
+
+def _one_empty_row(batch: TokenBatch) -> TokenBatch:
+    fields = {name: torch.zeros((1, *x.shape[1:]), dtype=x.dtype)[:, :2] if x.dim() == 2 else x[:1]
+              for name, x in vars(batch).items()}
+    return TokenBatch(**fields)

@@ -1,0 +1,119 @@
+"""The modules that learn: policy and critic. Both take right-padded tokens and need no attention mask."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+# A head that is more than a matrix: these models scale or cap their logits after lm_head.
+_LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+@dataclass(frozen=True)
+class TokenDistribution:
+    """The policy's view of the sampled tokens of a batch."""
+
+    logprobs: Tensor
+    """[B, T] nats of the token that was sampled; 0 where action_mask is False"""
+    entropy: Tensor
+    """[B, T] nats of the whole distribution; 0 where action_mask is False"""
+
+
+class Policy(nn.Module):
+    """A causal language model that scores sampled tokens, never holding all logits at once."""
+
+    def __init__(self, language_model: PreTrainedModel, *, head_chunk_tokens: int = 4096) -> None:
+        super().__init__()
+        for key in _LOGIT_TRANSFORMS:
+            if getattr(language_model.config, key, None) not in (None, 1, 1.0):
+                raise ValueError(f"{type(language_model).__name__}: config.{key} is set; such heads are not supported")
+        self.language_model = language_model
+        self.head_chunk_tokens = head_chunk_tokens
+
+    def forward(
+        self, token_ids: Tensor, action_mask: Tensor, temperature: float, entropy_gradient: bool = False
+    ) -> TokenDistribution:
+        """Log-probs and entropies of the sampled tokens.
+
+        Args:
+            token_ids: [B, T], padded on the right.
+            action_mask: [B, T] bool, True where the token was sampled; column 0 is never read.
+            temperature: divides the logits, as in sampling.
+            entropy_gradient: keep the graph of the entropies.
+        """
+        hidden = self.language_model.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
+        sampled = action_mask[:, 1:]
+        states, targets = hidden[:, :-1][sampled], token_ids[:, 1:][sampled]  # [N, d], [N]
+        if not len(targets):  # a rank without rows: keep every parameter in the graph
+            nothing = hidden.sum() * 0 + self.language_model.get_output_embeddings()(hidden[:, :1]).sum() * 0
+            zeros = torch.zeros_like(action_mask, dtype=torch.float32) + nothing
+            return TokenDistribution(zeros, zeros)
+        logprobs, entropy = self._score(states, targets, temperature)
+        if not entropy_gradient:
+            entropy = entropy.detach()
+        return TokenDistribution(_place(logprobs, action_mask), _place(entropy, action_mask))
+
+    def _score(self, states: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        chunks = list(zip(states.split(self.head_chunk_tokens), targets.split(self.head_chunk_tokens)))
+        if len(chunks) == 1 or not torch.is_grad_enabled():
+            parts = [self._score_chunk(*chunk, temperature) for chunk in chunks]
+        else:  # logits of a chunk are made again in the backward pass instead of being kept
+            parts = [checkpoint(self._score_chunk, *chunk, temperature, use_reentrant=False) for chunk in chunks]
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+    def _score_chunk(self, states: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        logits = self.language_model.get_output_embeddings()(states).float() / temperature  # [n, V]
+        logprobs = logits.log_softmax(-1)
+        entropy = -(logprobs.exp() * logprobs).sum(-1)
+        return logprobs.gather(-1, targets[:, None])[:, 0], entropy
+
+
+class Critic(nn.Module):
+    """A backbone of its own and a linear value head that starts at zero."""
+
+    def __init__(self, backbone: PreTrainedModel) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.value_head = nn.Linear(backbone.config.get_text_config().hidden_size, 1, bias=False)
+        nn.init.zeros_(self.value_head.weight)
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Expected return [B, T + 1]: entry t is the value before token t is emitted, entry T after the last one.
+
+        Entry 0, before any token, is 0. For a row of L < T tokens entry L is the value after its last token.
+        """
+        hidden = self.backbone(input_ids=token_ids, use_cache=False).last_hidden_state
+        values = self.value_head(hidden.float())[..., 0]
+        return torch.cat([torch.zeros_like(values[:, :1]), values], 1)
+
+
+def _place(x: Tensor, action_mask: Tensor) -> Tensor:
+    """[N] values of the sampled tokens -> [B, T], 0 elsewhere."""
+    placed = torch.zeros(action_mask[:, 1:].shape, dtype=x.dtype, device=x.device).masked_scatter(action_mask[:, 1:], x)
+    return torch.cat([torch.zeros_like(placed[:, :1]), placed], 1)
+
+
+def load_language_model(path: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A causal language model in float32, dropout off, on the CPU."""
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    return disable_dropout(model)
+
+
+def disable_dropout(model: PreTrainedModel) -> PreTrainedModel:
+    """Log-probs before and during the update must agree, so nothing may be random."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    if hasattr(model.config, "attention_dropout"):
+        model.config.attention_dropout = 0.0
+    return model.train()
+
+
+def critic_like(language_model: PreTrainedModel) -> Critic:
+    """A critic whose backbone has the architecture and the weights of a language model's."""
+    return Critic(copy.deepcopy(language_model.base_model))

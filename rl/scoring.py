@@ -1,0 +1,229 @@
+"""From trajectories to scored trajectories: calls rewards, applies weights and the failure policy.
+
+A failed reward is never a silent 0: it is counted by reward and status, its text is kept, and what becomes of
+the trajectory is what the recipe says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from rewards.result import RewardResult
+from rewards.worker import RewardPool
+from rl.errors import RunFailed
+from rl.recipe import RewardSection
+from rollouts.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class ScoredTrajectory:
+    """A trajectory with its reward."""
+
+    trajectory: Trajectory
+    reward: float
+    """weighted sum of the rewards that apply"""
+    terms: Mapping[str, float]
+    """unweighted value by reward label, of those that apply"""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One reward that had no value for one trajectory."""
+
+    reward: str
+    status: str
+    message: str
+    prompt_id: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What became of one iteration's trajectories."""
+
+    scored: Sequence[ScoredTrajectory]
+    """in the order of the trajectories, without those that were dropped"""
+    num_dropped: int
+    failures: Sequence[Failure]
+    metrics: Mapping[str, float]
+    """mean of each term and of what reward functions logged, and failures by reward and status"""
+
+
+class RewardPools:
+    """Worker processes of all rewards of a run; equal rewards of several stages and held-out sets share theirs."""
+
+    def __init__(self, models: Mapping[str, str]) -> None:
+        """`models`: folder of the model of each preference_model stage, filled while the stages run."""
+        self._models = models
+        self._pools: dict[str, RewardPool] = {}
+
+    def get(self, section: RewardSection) -> RewardPool:
+        """The pool of a reward, its workers starting in the background."""
+        args = reward_arguments(section, self._models)
+        key = repr((section.fn, sorted(args.items()), section.timeout_s, section.workers, section.range))
+        if key not in self._pools:
+            self._pools[key] = RewardPool(
+                section.fn,
+                args=args,
+                timeout_s=section.timeout_s,
+                num_workers=section.workers,
+                value_range=section.range,
+                batch_rows=128,
+            )
+            self._pools[key].start()
+        return self._pools[key]
+
+    def __enter__(self) -> RewardPools:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+
+class Scorer:
+    """The rewards of one stage or held-out set."""
+
+    def __init__(
+        self,
+        sections: Sequence[RewardSection],
+        pools: RewardPools,
+        *,
+        keep_failure: Callable[[Failure], None] = lambda failure: None,
+    ) -> None:
+        self._sections = {section.label: section for section in sections}
+        self._pools = {section.label: pools.get(section) for section in sections}
+        self._keep_failure = keep_failure
+
+    def score(self, trajectories: Sequence[Trajectory]) -> Scoring:
+        """Scores all trajectories with all rewards that apply, the rewards side by side.
+
+        Raises:
+            RunFailed: a reward failed on a larger share of its rows than max_failure_rate,
+                or failed at all where on_error is abort.
+        """
+        with ThreadPoolExecutor(max(len(self._pools), 1)) as threads:
+            futures = {label: threads.submit(self._results, label, trajectories) for label in self._pools}
+            results = {label: future.result() for label, future in futures.items()}
+        failures = [failure for label in results for failure in _failures(label, results[label], trajectories)]
+        for failure in failures:
+            self._keep_failure(failure)
+        for label, section in self._sections.items():
+            _enforce(section, results[label])
+        return self._combined(trajectories, results, failures)
+
+    def _results(self, label: str, trajectories: Sequence[Trajectory]) -> dict[int, RewardResult]:
+        """Result by index of the trajectory, for those that the reward applies to."""
+        applicable = [
+            index
+            for index, trajectory in enumerate(trajectories)
+            if not trajectory.prompt.reward_names or label in trajectory.prompt.reward_names
+        ]
+        if not applicable:
+            return {}
+        rows = [trajectories[index] for index in applicable]
+        results = self._pools[label].score(
+            [row.prompt.content for row in rows],
+            [as_completion(row) for row in rows],
+            _columns(rows),
+            completion_ids=[row.token_ids[row.action_mask].tolist() for row in rows],
+        )
+        return dict(zip(applicable, results))
+
+    def _combined(
+        self,
+        trajectories: Sequence[Trajectory],
+        results: Mapping[str, Mapping[int, RewardResult]],
+        failures: Sequence[Failure],
+    ) -> Scoring:
+        scored: list[ScoredTrajectory] = []
+        for index, trajectory in enumerate(trajectories):
+            own = {label: by_index[index] for label, by_index in results.items() if index in by_index}
+            terms = self._terms(own)
+            if terms is not None:
+                reward = sum(self._sections[label].weight * value for label, value in terms.items())
+                scored.append(ScoredTrajectory(trajectory, reward, terms))
+        if not scored:
+            raise RunFailed("no trajectory of this iteration has a reward: every reward failed or did not apply")
+        dropped = len(trajectories) - len(scored)
+        return Scoring(scored, dropped, failures, _metrics(scored, dropped, results, failures))
+
+    def _terms(self, own: Mapping[str, RewardResult]) -> dict[str, float] | None:
+        """Value by label, or None where the trajectory is dropped: a reward failed, or none applies."""
+        terms: dict[str, float] = {}
+        for label, result in own.items():
+            if result.failed:
+                if self._sections[label].on_error == "drop":
+                    return None
+                terms[label] = 0.0
+            elif result.value is not None:
+                terms[label] = result.value
+        return terms or None
+
+
+def as_completion(trajectory: Trajectory) -> object:
+    """Text for a text prompt, the assistant's turn for a conversation: TRL's two forms."""
+    if isinstance(trajectory.prompt.content, str):
+        return trajectory.completion
+    return [{"role": "assistant", "content": trajectory.completion}]
+
+
+def reward_arguments(section: RewardSection, models: Mapping[str, str]) -> dict[str, object]:
+    """The arguments of a reward: those of the recipe, and the model of the stage that it names."""
+    if section.from_stage is None:
+        return dict(section.args)
+    return {**section.args, "model": models[section.from_stage]}
+
+
+def _columns(rows: Sequence[Trajectory]) -> dict[str, list[object]]:
+    """Dataset columns aligned with the rows; None where a row of another source lacks the column."""
+    names = {name for row in rows for name in row.prompt.columns}
+    return {name: [row.prompt.columns.get(name) for row in rows] for name in sorted(names)}
+
+
+def _failures(
+    label: str, results: Mapping[int, RewardResult], trajectories: Sequence[Trajectory]
+) -> list[Failure]:
+    return [
+        Failure(label, str(result.status), result.message, trajectories[i].prompt.prompt_id, trajectories[i].completion)
+        for i, result in results.items()
+        if result.failed
+    ]
+
+
+def _enforce(section: RewardSection, results: Mapping[int, RewardResult]) -> None:
+    failed = [result for result in results.values() if result.failed]
+    if not failed:
+        return
+    counts = Counter(str(result.status) for result in failed)
+    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    summary = f"reward {section.label!r} failed on {len(failed)} of {len(results)} rows ({told}); {failed[0].message}"
+    if section.on_error == "abort":
+        raise RunFailed(f"{summary}. on_error is abort")
+    if len(failed) > section.max_failure_rate * len(results):
+        raise RunFailed(f"{summary}. max_failure_rate is {section.max_failure_rate:g}")
+
+
+def _metrics(
+    scored: Sequence[ScoredTrajectory],
+    dropped: int,
+    results: Mapping[str, Mapping[int, RewardResult]],
+    failures: Sequence[Failure],
+) -> dict[str, float]:
+    metrics: dict[str, float] = {"reward_dropped": float(dropped)}
+    for label, by_index in results.items():
+        terms = [item.terms[label] for item in scored if label in item.terms]
+        if terms:
+            metrics[f"reward/{label}"] = sum(terms) / len(terms)
+        logged: dict[str, list[float]] = {}
+        for result in by_index.values():
+            for name, value in result.metrics.items():
+                logged.setdefault(name, []).append(value)
+        metrics |= {f"reward/{label}/{name}": sum(values) / len(values) for name, values in logged.items()}
+    for (label, status), count in Counter((failure.reward, failure.status) for failure in failures).items():
+        metrics[f"reward_failures/{label}/{status}"] = float(count)
+    return metrics
+

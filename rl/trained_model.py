@@ -1,0 +1,107 @@
+"""One module with its optimizer and schedule: steps over micro-batches, saved and restored whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rl.batch import Minibatch, PPOBatch, micro_batches, take_rows
+from rl.recipe import OptimizerSection
+from rl.sharding import load_whole_optimizer_state, same_count_on_every_rank, whole_optimizer_state, world_size
+
+Sums = dict[str, float]
+
+
+@dataclass(frozen=True)
+class MicroLoss:
+    """Loss of one micro-batch and the sums that it adds to the metrics."""
+
+    loss: Tensor
+    """scalar with gradient, already divided by the token count of the whole mini-batch"""
+    sums: Mapping[str, Tensor]
+    """scalars without gradient; summed over micro-batches and ranks"""
+
+
+def learning_rate(section: OptimizerSection, step: int, total: int) -> float:
+    """Learning rate of step 0 <= step < total: linear warm-up, then constant, linear or cosine to final_share."""
+    if step < section.warmup:
+        return section.learning_rate * (step + 1) / section.warmup
+    progress = (step - section.warmup) / max(total - section.warmup, 1)
+    if section.schedule == "constant":
+        return section.learning_rate
+    remaining = 1 - progress if section.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return section.learning_rate * (section.final_share + (1 - section.final_share) * remaining)
+
+
+class TrainedModel:
+    """A module, AdamW, and the step that both policy and critic take."""
+
+    def __init__(self, module: nn.Module, section: OptimizerSection, *, micro_batch_tokens: int) -> None:
+        self.module = module
+        self.section = section
+        self.micro_batch_tokens = micro_batch_tokens
+        self.optimizer = torch.optim.AdamW(
+            module.parameters(),
+            lr=section.learning_rate,
+            betas=section.betas,
+            weight_decay=section.weight_decay,
+            fused=True,
+        )
+        self.device = next(module.parameters()).device
+
+    def set_learning_rate(self, value: float) -> None:
+        """Takes effect at the next step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = value
+
+    def step(self, minibatch: Minibatch, loss_of: Callable[[PPOBatch, int], MicroLoss]) -> Sums:
+        """One optimizer step on this rank's rows of a mini-batch.
+
+        Gradients of the micro-batches add up; FSDP averages over ranks, so each loss counts `world_size` times.
+        A step whose gradient is not finite is skipped and counted.
+
+        Returns:
+            Sums over this rank's tokens, and `grad_norm` (before clipping) and `skipped_steps` of the whole step.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: Sums = {}
+        for micro in self._pieces(minibatch.batch):
+            out = loss_of(micro, minibatch.token_count)
+            (out.loss * world_size()).backward()
+            for name, value in {"loss": out.loss.detach(), **out.sums}.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+        norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.section.max_grad_norm)
+        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        finite = math.isfinite(norm)
+        if finite:
+            self.optimizer.step()
+        return {**sums, "grad_norm": norm if finite else 0.0, "skipped_steps": float(not finite)}
+
+    def _pieces(self, batch: PPOBatch) -> list[PPOBatch]:
+        """Micro-batches on the device; ranks with fewer get empty ones, so that all ranks communicate alike."""
+        rows = micro_batches(batch.attention_mask, max_tokens=self.micro_batch_tokens)
+        missing = same_count_on_every_rank(len(rows), self.device) - len(rows)
+        pieces = [_on_device(take_rows(batch, piece), self.device) for piece in rows]
+        return pieces + [_empty_like(batch, self.device)] * missing
+
+    def state(self) -> dict[str, Tensor]:
+        """Optimizer state, unsharded; empty on ranks other than the first."""
+        return whole_optimizer_state(self.module, self.optimizer)
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restores what `state` gave."""
+        load_whole_optimizer_state(self.module, self.optimizer, state)
+
+
+def _on_device(batch: PPOBatch, device: torch.device) -> PPOBatch:
+    return PPOBatch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(batch).items()})
+
+
+def _empty_like(batch: PPOBatch, device: torch.device) -> PPOBatch:
+    """One row of two padding tokens: takes part in collectives, adds nothing."""
+    zeros = {name: torch.zeros((1, 2), dtype=tensor.dtype, device=device) for name, tensor in vars(batch).items()}
+    return PPOBatch(**zeros)

@@ -1,0 +1,90 @@
+"""Rows of a dataset on disk or on the hub, read with errors that name the file and the line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+Row = dict[str, object]
+
+
+class DatasetError(ValueError):
+    """A dataset cannot be read; the message names the file, the line or column, and what was expected."""
+
+
+def read_rows(name: str, *, split: str = "train", columns: Mapping[str, str] | None = None) -> Sequence[Row]:
+    """All rows of a .jsonl or .parquet file, a folder that `datasets` reads, or a hub dataset.
+
+    Args:
+        name: path, or organisation/name on the hub.
+        split: of a folder or hub dataset; a file has only one.
+        columns: wanted name -> name in the data.
+
+    Raises:
+        DatasetError: missing, empty or malformed; or a column that does not exist.
+    """
+    path = Path(name).expanduser()
+    if path.suffix in (".jsonl", ".parquet"):
+        rows = _read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path)
+    else:
+        rows = _read_with_datasets(name, split)
+    if not len(rows):
+        raise DatasetError(f"{name}: has no rows")
+    return [_renamed(row, columns or {}, name) for row in rows]
+
+
+def _read_jsonl(path: Path) -> list[Row]:
+    rows: list[Row] = []
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(f"{path}:{number}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise DatasetError(f"{path}:{number}: a row is a JSON object, this is {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}") from None
+
+
+def _read_parquet(path: Path) -> list[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: there is no such file") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DatasetError(f"{path}: not a parquet file: {error}") from None
+
+
+def _read_with_datasets(name: str, split: str) -> Sequence[Row]:
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, split=split)
+    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DatasetError(f"{name}: `datasets` cannot load split {split!r}: {first_line}") from None
+
+
+def _renamed(row: Row, columns: Mapping[str, str], name: str) -> Row:
+    for wanted, actual in columns.items():
+        if actual not in row:
+            raise DatasetError(f"{name}: has no column {actual!r} (for {wanted!r}); there are: {', '.join(row)}")
+    moved = set(columns.values())
+    return {key: value for key, value in row.items() if key not in moved} | {
+        wanted: row[actual] for wanted, actual in columns.items()
+    }
