@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from rl.recipe_sources import DatasetSource, MessageCacheSource, TaskSource, source_kind
+from rollouts.pacore import SYNTHESIS_TEMPLATE
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -320,8 +321,8 @@ class RlStage(Section):
     algorithm: AlgorithmSection = AlgorithmSection()
     policy: OptimizerSection
     critic: CriticSection | None = None
-    evaluate_every: NonNegative = 0
-    """iterations between held-out measurements inside the stage; 0: only before and after"""
+    success: float = 1.0
+    """the metric accuracy counts rewards of at least this"""
 
     @property
     def trajectories_per_iteration(self) -> int:
@@ -362,6 +363,8 @@ class MessageCacheStage(Section):
     rewards: Annotated[list[RewardSection], Field(min_length=1)]
     success: float = 1.0
     """an answer is right when its reward is at least this"""
+    conclusion: str | None = None
+    """regular expression whose last match is kept of an answer; not given: what follows the last </think>"""
     above: Annotated[float, Field(ge=-1, lt=1)] = 0.0
     """a problem is kept when the share of right answers is above this: nothing helps where all are wrong"""
     below: Annotated[float, Field(gt=0)] = 1.0
@@ -375,8 +378,10 @@ class SynthesisSection(Section):
     """Measure one PaCoRe round: `width` answers, one synthesis that has read them."""
 
     width: Positive
-    template: str
+    template: str = SYNTHESIS_TEMPLATE
     """jinja2; sees `problem` and `messages`"""
+    conclusion: str | None = None
+    """regular expression; see the message_cache stage"""
     max_tokens: Positive
     """of the synthesis"""
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rollouts.pacore import SYNTHESIS_TEMPLATE
+
 
 class _Source(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,7 +62,7 @@ class MessageCacheSource(_Source):
     """name of that stage"""
     messages: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
     """lowest and highest number of messages in a prompt, both included; drawn uniformly for each prompt"""
-    template: str
+    template: str = SYNTHESIS_TEMPLATE
     """jinja2; sees `problem` and `messages`"""
 
     @property

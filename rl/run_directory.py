@@ -79,13 +79,13 @@ class RunDirectory:
         """One line of metrics.jsonl."""
         self._append("metrics.jsonl", [{"stage": stage, "iteration": iteration, "time": time.time(), **metrics}])
 
-    def forget_metrics_after(self, stage: str, iteration: int) -> None:
-        """Drops lines of iterations that a resumed stage does again."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return
-        kept = [row for row in _json_lines(path) if row["stage"] != stage or row["iteration"] < iteration]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+    def forget_after(self, stage: str, iteration: int) -> None:
+        """Drops logged lines of iterations that a resumed stage does again."""
+        for name in ("metrics.jsonl", f"rollouts/{stage}/iterations.jsonl"):
+            path = self.path / name
+            if path.exists():
+                kept = [row for row in json_lines(path) if row.get("stage", stage) != stage or row["iteration"] < iteration]
+                write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
     def append_rollouts(self, stage: str, iteration: int, scored: Sequence[ScoredTrajectory]) -> None:
         """Sampled trajectories with their rewards."""
@@ -143,7 +143,7 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
     aside.replace(path)
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Whole lines only: a crash can leave the last one cut."""
     for line in path.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(ValueError):

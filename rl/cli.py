@@ -1,0 +1,137 @@
+"""The command `stepladder`: parses, calls, prints. Exit codes: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rl.errors import Interrupted, RunFailed, UserError
+from rl.recipe import Recipe
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command."""
+    # Before torch, transformers or ray are imported by anything.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.command(parsed)
+    except UserError as error:
+        return _fail(str(error), 2)
+    except RunFailed as error:
+        return _fail(str(error), 1)
+    except (Interrupted, KeyboardInterrupt) as error:
+        return _fail(str(error) or "interrupted; run the same command to continue from the last checkpoint", 130)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    Console(stderr=True, soft_wrap=True).print(message, style="bold red", highlight=False, markup=False)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="stepladder", description="RL post-training: SFT, RLVR, RLHF, PaCoRe")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run all stages of a recipe; run again to continue where it stopped")
+    _recipe_arguments(run)
+    run.add_argument("--run-dir", type=Path, help="default: runs/<name of the recipe>")
+    run.set_defaults(command=_run)
+    validate = commands.add_parser("validate", help="check a recipe without loading a model; print derived numbers")
+    _recipe_arguments(validate)
+    validate.set_defaults(command=_validate)
+    score = commands.add_parser("score", help="score a JSONL file of completions with a reward")
+    score.add_argument("file", type=Path, metavar="FILE.jsonl", help="rows with `completion` and the reward's columns")
+    score.add_argument("--reward", required=True, help="built-in name, package.module:function or file.py:function")
+    score.add_argument("--arg", action="append", default=[], metavar="KEY=VALUE", help="argument of the reward")
+    score.add_argument("--out", type=Path, help="write the rows with reward, status and message")
+    score.add_argument("--timeout-s", type=float, default=10.0, help="per row (default: 10)")
+    score.add_argument("--workers", type=int, default=1)
+    score.set_defaults(command=_score)
+    report = commands.add_parser("report", help="write report.html of a run directory")
+    report.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    report.set_defaults(command=_report)
+    return parser
+
+
+def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="changes to the recipe")
+
+
+def _read(parsed: argparse.Namespace, *, on_this_machine: bool) -> Recipe:
+    """The recipe, checked as far as it can be without a model.
+
+    Raises:
+        UserError: every problem that was found.
+    """
+    from rl.preflight import check
+    from rl.recipe_file import RecipeError, read_recipe
+
+    try:
+        recipe = read_recipe(parsed.recipe, parsed.overrides)
+    except RecipeError as error:
+        raise UserError(str(error)) from None
+    problems = check(recipe, on_this_machine=on_this_machine)
+    if problems:
+        raise UserError("\n".join(f"{parsed.recipe}: {problem}" for problem in problems))
+    return recipe
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    recipe = _read(parsed, on_this_machine=True)
+    from rl.display import make_display
+    from rl.pipeline import run_pipeline
+
+    run_pipeline(recipe, parsed.run_dir or Path("runs") / recipe.name, make_display())
+
+
+def _validate(parsed: argparse.Namespace) -> None:
+    recipe = _read(parsed, on_this_machine=False)
+    from rl.preflight import derived_numbers
+
+    table = Table(title=f"{parsed.recipe}: valid", title_justify="left")
+    for column in ("stage", "quantity", "value"):
+        table.add_column(column)
+    for row in derived_numbers(recipe):
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _score(parsed: argparse.Namespace) -> None:
+    import yaml
+
+    from rewards.score_file import ScoreFileError, score_file
+
+    args = {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in parsed.arg)}
+    try:
+        summary = score_file(
+            parsed.file,
+            parsed.reward,
+            args=args,
+            out=parsed.out,
+            timeout_s=parsed.timeout_s,
+            num_workers=parsed.workers,
+            on_progress=lambda *_: None,
+        )
+    except (ScoreFileError, ValueError) as error:
+        raise UserError(str(error)) from None
+    Console().print(str(summary), highlight=False)
+
+
+def _report(parsed: argparse.Namespace) -> None:
+    from rl.report import write_report
+
+    Console().print(f"wrote {write_report(parsed.run_dir)}", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""One rl stage: prompts -> rollouts -> rewards -> advantages -> critic and policy -> weights back to the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from rl.batch import PPOBatch, collate, minibatches
+from rl.checkpoint import StageState
+from rl.group import LearnerGroup
+from rl.metrics import PhaseClock, batch_metrics, gap_metrics, trajectory_metrics, update_metrics
+from rl.ppo import to_ppo_batch
+from rl.recipe import RlStage, SamplingSection
+from rl.scoring import ScoredTrajectory, Scorer
+from rl.trained_model import Sums
+from rollouts.collect import collect, encode
+from rollouts.engine import Engine, Sampling
+from rollouts.prompts import RowStream, to_prompt
+from rollouts.trajectory import Prompt
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one iteration left behind."""
+
+    index: int
+    metrics: Mapping[str, float]
+    scored: tuple[ScoredTrajectory, ...]
+    state: StageState
+    """to continue with the next iteration"""
+
+
+@dataclass(frozen=True)
+class RlLoop:
+    """The parts that an rl stage works with."""
+
+    stage: RlStage
+    engine: Engine
+    learner: LearnerGroup
+    scorer: Scorer
+    stream: RowStream
+    tokenizer: PreTrainedTokenizerBase
+    seed: int
+    max_model_len: int
+
+    def run(self, start: int, after_iteration: Callable[[Iteration], None]) -> None:
+        """Iterations `start` to the last. The engine must hold the learner's weights. An exception ends the stage."""
+        for index in range(start, self.stage.iterations):
+            after_iteration(self._iteration(index))
+
+    def _iteration(self, index: int) -> Iteration:
+        stage, clock = self.stage, PhaseClock()
+        with clock.phase("rollout"):
+            prompts, too_long = self._prompts()
+            trajectories = collect(
+                self.engine,
+                self.tokenizer,
+                prompts,
+                samples_per_prompt=stage.samples_per_prompt,
+                sampling=as_sampling(stage.sampling),
+                seed=iteration_seed(self.seed, index),
+            )
+        with clock.phase("scoring"):
+            scoring = self.scorer.score(trajectories)
+        with clock.phase("learning"):
+            batch = collate(scoring.scored, truncated_reward=stage.algorithm.truncated_reward)
+            before = self.learner.evaluate(batch)
+            ppo = to_ppo_batch(batch, before, stage.algorithm)
+            critic_steps, policy_steps = self._update(ppo, index)
+        with clock.phase("publishing"):
+            self.engine.load_weights(self.learner.weights(), version=index + 1)
+        metrics = {
+            **trajectory_metrics(scoring.scored, success=stage.success),
+            **scoring.metrics,
+            "prompts_too_long": float(too_long),
+            **gap_metrics(batch, before),
+            **batch_metrics(ppo, has_critic=stage.critic is not None, has_reference=stage.algorithm.needs_reference),
+            **update_metrics(policy_steps, critic_steps),
+            **clock.metrics(int(batch.action_mask.sum())),
+        }
+        return Iteration(index, metrics, tuple(scoring.scored), StageState(index + 1, self.stream.state()))
+
+    def _update(self, ppo: PPOBatch, index: int) -> tuple[list[Sums], list[Sums]]:
+        """Critic first, then policy unless the critic still warms up; the sums of every step of both."""
+        stage, critic = self.stage, self.stage.critic
+        schedule = {"iteration": index, "total": stage.iterations}
+        seed = iteration_seed(self.seed, index)
+        critic_steps: list[Sums] = []
+        policy_steps: list[Sums] = []
+        if critic is not None:
+            pieces = minibatches(ppo, count=critic.minibatches, epochs=critic.epochs, seed=seed)
+            critic_steps = self.learner.update_critic(pieces, **schedule)
+        if critic is None or index >= critic.warmup_iterations:
+            settings = stage.algorithm
+            pieces = minibatches(ppo, count=settings.minibatches, epochs=settings.epochs, seed=seed + 1)
+            policy_steps = self.learner.update_policy(pieces, **schedule)
+        return critic_steps, policy_steps
+
+    def _prompts(self) -> tuple[list[Prompt], int]:
+        """The iteration's prompts, and how many were passed over because their response would not fit."""
+        room = self.max_model_len - self.stage.sampling.max_tokens
+        prompts: list[Prompt] = []
+        too_long = 0
+        while len(prompts) < self.stage.prompts_per_iteration:
+            prompt = to_prompt(*self.stream.take(1)[0])
+            if len(encode(self.tokenizer, prompt)) <= room:
+                prompts.append(prompt)
+            else:
+                too_long += 1
+        return prompts, too_long
+
+
+def as_sampling(section: SamplingSection) -> Sampling:
+    """A recipe's sampling section as the engines take it."""
+    return Sampling(section.temperature, section.top_p, section.top_k, section.max_tokens, tuple(section.stop))
+
+
+def iteration_seed(seed: int, index: int) -> int:
+    """Seed of an iteration: the state of every generator is this and nothing else."""
+    return (seed * 1_000_003 + index * 10_007) % 2**31

@@ -1,0 +1,142 @@
+"""What an iteration did, as named numbers. Pure functions; nothing here changes a run."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from rl.advantages import explained_variance
+from rl.batch import Evaluation, PPOBatch, TokenBatch
+from rl.losses import kl_estimate
+from rl.scoring import ScoredTrajectory
+from rl.trained_model import Sums
+
+PHASES = ("rollout", "scoring", "learning", "publishing")
+
+
+class PhaseClock:
+    """Seconds of one iteration by phase."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Adds the time of the block."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - start
+
+    def metrics(self, num_sampled_tokens: int) -> dict[str, float]:
+        """`time/<phase>_s`, `time/iteration_s` and `tokens_per_s` (sampled tokens over the whole iteration)."""
+        total = sum(self.seconds.values())
+        times = {f"time/{name}_s": value for name, value in self.seconds.items()}
+        return {**times, "time/iteration_s": total, "tokens_per_s": num_sampled_tokens / max(total, 1e-9)}
+
+
+def trajectory_metrics(scored: Sequence[ScoredTrajectory], *, success: float) -> dict[str, float]:
+    """Reward, accuracy (share of rewards of at least `success`) and length, in all and by source."""
+    rewards = torch.tensor([item.reward for item in scored], dtype=torch.float64)
+    tokens = [item.trajectory.num_sampled_tokens for item in scored]
+    metrics = {
+        "reward_mean": float(rewards.mean()),
+        "reward_std": float(rewards.std(correction=0)),
+        "accuracy": _share(item.reward >= success for item in scored),
+        "completion_tokens_mean": sum(tokens) / len(tokens),
+        "completion_tokens_max": float(max(tokens)),
+        "truncated_share": _share(item.trajectory.truncated for item in scored),
+    }
+    for origin in sorted({item.trajectory.prompt.origin for item in scored}):
+        own = [item for item in scored if item.trajectory.prompt.origin == origin]
+        metrics[f"reward_mean/{origin}"] = sum(item.reward for item in own) / len(own)
+        metrics[f"accuracy/{origin}"] = _share(item.reward >= success for item in own)
+    return metrics | _synthesis_metrics(scored, success)
+
+
+def _synthesis_metrics(scored: Sequence[ScoredTrajectory], success: float) -> dict[str, float]:
+    """Accuracy by number of right messages in the prompt; with none right it is the emergent correctness rate.
+
+    Source: PaCoRe, arXiv 2601.05593, sec. 4.
+    """
+    by_count: dict[int, list[bool]] = {}
+    for item in scored:
+        count = item.trajectory.prompt.columns.get("correct_messages")
+        if isinstance(count, int):
+            by_count.setdefault(count, []).append(item.reward >= success)
+    metrics = {f"synthesis_accuracy/{count}_correct_messages": _share(hits) for count, hits in sorted(by_count.items())}
+    if 0 in by_count:
+        metrics["emergent_correctness_rate"] = _share(by_count[0])
+    return metrics
+
+
+def _share(hits: Iterator[bool] | Sequence[bool]) -> float:
+    values = list(hits)
+    return sum(values) / len(values) if values else 0.0
+
+
+def gap_metrics(batch: TokenBatch, before: Evaluation) -> dict[str, float]:
+    """How far the engine's log-probs are from the trainer's, in nats over sampled tokens.
+
+    `rollout_gap_mean` and `_max` are of the absolute difference, `rollout_kl` is the k3 estimate of KL(engine || trainer).
+    """
+    difference = (batch.rollout_logprobs - before.logprobs)[batch.action_mask].double()
+    kl = kl_estimate(difference, torch.zeros_like(difference), kind="k3")
+    return {
+        "rollout_gap_mean": float(difference.abs().mean()),
+        "rollout_gap_max": float(difference.abs().max()),
+        "rollout_kl": float(kl.mean()),
+    }
+
+
+def update_metrics(policy_steps: Sequence[Sums], critic_steps: Sequence[Sums]) -> dict[str, float]:
+    """Means over the tokens or steps of an iteration's updates.
+
+    `first_minibatch_gap` is the mean |log ratio| of the first mini-batch, before any step was taken: 0 but for
+    rounding, unless log-probs before and during the update are computed differently.
+    """
+    metrics: dict[str, float] = {}
+    if policy_steps:
+        tokens = sum(step["tokens"] for step in policy_steps)
+        first = policy_steps[0]
+        metrics |= {
+            "policy_loss": _mean(policy_steps, "loss"),
+            "clipfrac": sum(step["clipped_tokens"] for step in policy_steps) / max(tokens, 1),
+            "approx_kl": sum(step["approx_kl_sum"] for step in policy_steps) / max(tokens, 1),
+            "entropy": sum(step["entropy_sum"] for step in policy_steps) / max(tokens, 1),
+            "first_minibatch_gap": first["old_gap_sum"] / max(first["tokens"], 1),
+            "grad_norm": _mean(policy_steps, "grad_norm"),
+        }
+    if critic_steps:
+        metrics |= {"value_loss": _mean(critic_steps, "loss"), "critic_grad_norm": _mean(critic_steps, "grad_norm")}
+    skipped = sum(step["skipped_steps"] for step in [*policy_steps, *critic_steps])
+    return metrics | {"skipped_steps": skipped}
+
+
+def _mean(steps: Sequence[Sums], name: str) -> float:
+    return sum(step[name] for step in steps) / len(steps)
+
+
+def batch_metrics(ppo: PPOBatch, *, has_critic: bool, has_reference: bool) -> dict[str, float]:
+    """Explained variance of the critic, and KL to the reference per token and per response (k1, nats)."""
+    metrics: dict[str, float] = {}
+    if has_critic:
+        metrics["explained_variance"] = explained_variance(ppo.old_values, ppo.returns, ppo.action_mask)
+    if has_reference:
+        kl = _masked(kl_estimate(ppo.old_logprobs, ppo.ref_logprobs, kind="k1"), ppo.action_mask)
+        metrics["kl_ref"] = float(kl.sum() / ppo.action_mask.sum())
+        metrics["kl_ref_per_response"] = float(kl.sum(1).mean())
+    return metrics
+
+
+def _masked(x: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, x, 0.0)
+
+
+def shares(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Share of an iteration's time by phase."""
+    total = max(metrics.get("time/iteration_s", 0.0), 1e-9)
+    return {name: metrics.get(f"time/{name}_s", 0.0) / total for name in PHASES}

@@ -1,0 +1,440 @@
+"""The stages of a recipe in order: what each one gets, what it hands on, and where a run continues."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rl.checkpoint import StageState, load_checkpoint, save_checkpoint
+from rl.cluster import EnginePool, RayRanks, make_engine, ray_cluster
+from rl.display import Display
+from rl.errors import Interrupted, RunFailed
+from rl.group import InProcessRank, LearnerGroup, Ranks
+from rl.interrupt import InterruptRequest
+from rl.recipe import MessageCacheStage, PreferenceModelStage, Recipe, RlStage, SftStage, Stage
+from rl.run_directory import RunDirectory, StageRecord, folder_written_aside, open_run_directory
+from rl.scoring import RewardPools, Scorer
+from rl.sources import SourceOpener, held_out_rows
+from rollouts.prompts import MixedSource, row_id, to_prompt
+from rollouts.rows import Row
+from rollouts.trajectory import prompt_id_of
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What a stage says of itself."""
+
+    iterations: int
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+def run_pipeline(recipe: Recipe, path: Path, display: Display) -> None:
+    """Runs the stages that are not done yet, and leaves `final/`.
+
+    Raises:
+        UserError: the run directory belongs to another recipe or process.
+        RunFailed: the run cannot go on.
+        Interrupted: a signal asked it to stop; the state is saved.
+    """
+    with open_run_directory(path, recipe) as run, InterruptRequest() as interrupt:
+        if run.final.exists():
+            display.message(f"{path}: this run is finished; its model is in {run.final}")
+        else:
+            with _parts(recipe, run, display, interrupt) as parts:
+                for name, stage in recipe.stages.items():
+                    if name not in run.records():
+                        parts.run_stage(name, stage)
+                parts.export_final()
+            display.message(f"done: the model is in {run.final}")
+        display.table(run.records())
+
+
+@contextlib.contextmanager
+def _parts(
+    recipe: Recipe, run: RunDirectory, display: Display, interrupt: InterruptRequest
+) -> Iterator[PipelineParts]:
+    """Ray, engines, learner and reward workers, started side by side and ended together."""
+    threading.Thread(target=_import_torch, daemon=True).start()  # seconds, while Ray starts
+    engine_cpus = recipe.engine.replicas * recipe.engine.cpus
+    learner_cpus = 0.0 if recipe.learner.in_driver else recipe.learner.ranks * recipe.learner.cpus
+    num_cpus = max(int(-(-(engine_cpus + learner_cpus) // 1)), 1)
+    models: dict[str, str] = {}
+    with RewardPools(models) as pools, ray_cluster(recipe.ray, num_cpus=num_cpus):
+        model_path = _model_path(recipe, run)
+        engine = _start_engines(recipe, model_path, display) if _needs_engine(recipe) else None
+        parts = PipelineParts(recipe, run, display, interrupt, pools, models, model_path, engine)
+        try:
+            yield parts
+        finally:
+            display.close()
+
+
+def _import_torch() -> None:
+    import rl.learner  # noqa: F401
+
+
+def _model_path(recipe: Recipe, run: RunDirectory) -> str:
+    """Folder or hub name of the model that the pipeline starts from; made first where the recipe makes one."""
+    if recipe.model.create is None:
+        return str(Path(str(recipe.model.path)).expanduser())
+    if not run.model.exists():
+        from rl.create_model import create_model
+
+        create_model(recipe.model.create, run.model, seed=recipe.seed)
+    return str(run.model.resolve())
+
+
+def _needs_engine(recipe: Recipe) -> bool:
+    return bool(recipe.evaluations) or any(isinstance(s, RlStage | MessageCacheStage) for s in recipe.stages.values())
+
+
+def _start_engines(recipe: Recipe, model_path: str, display: Display) -> EnginePool:
+    section = recipe.engine
+    return EnginePool(
+        lambda: make_engine(section, recipe.model, model_path),
+        replicas=section.replicas,
+        max_restarts=section.max_restarts,
+        start_timeout_s=section.start_timeout_s,
+        on_restart=display.message,
+    )
+
+
+class PipelineParts:
+    """What the stages of one run share."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: RunDirectory,
+        display: Display,
+        interrupt: InterruptRequest,
+        pools: RewardPools,
+        models: dict[str, str],
+        model_path: str,
+        engine: EnginePool | None,
+    ) -> None:
+        from transformers import AutoTokenizer
+
+        self.recipe, self.run, self.display, self.interrupt = recipe, run, display, interrupt
+        self.pools, self.models, self.engine = pools, models, engine
+        self.tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=recipe.model.trust_remote_code)
+        self.learner = LearnerGroup(_ranks(recipe, model_path))
+        self.opener = SourceOpener(run.message_cache)
+        self._model_path = model_path
+        self._engine_ready = False
+        self._held_out_rows = self._open_held_out()
+        self.held_out = frozenset(
+            row_id(row, name) for name, rows in self._held_out_rows.items() for row in rows
+        )
+        self._take_over_finished_stages()
+
+    def _open_held_out(self) -> dict[str, list[Row]]:
+        """Rows of every held-out set, the same whatever stage asks."""
+        opened: dict[str, list[Row]] = {}
+        for name, section in self.recipe.evaluations.items():
+            rows = self.opener.rows(section.prompts, "problem", seed=_seed(self.recipe, f"held-out {name}"))
+            opened[name] = held_out_rows(rows, section.num_prompts, name)
+        return opened
+
+    def _take_over_finished_stages(self) -> None:
+        """Continues where an earlier process stopped: its models and caches are on disk."""
+        for name in self.run.records():
+            stage = self.recipe.stages[name]
+            if isinstance(stage, PreferenceModelStage):
+                self.models[name] = str(self.run.stage_model(name))
+        if self.policy_stages():
+            self.learner.load_model(self.run.stage_model(self.policy_stages()[-1]))
+
+    def policy_stages(self) -> list[str]:
+        """Finished stages that changed the policy, in order."""
+        return [name for name in self.run.records() if isinstance(self.recipe.stages[name], SftStage | RlStage)]
+
+    # ------------------------------------------------------------ stages
+
+    def run_stage(self, name: str, stage: Stage) -> None:
+        """One stage from its start or its newest checkpoint to its record in state.json."""
+        changes_policy = isinstance(stage, SftStage | RlStage)
+        before = self._measured_before() if changes_policy else {}
+        start = time.monotonic()
+        outcome = _RUNNERS[type(stage)](self, name, stage)
+        seconds = time.monotonic() - start
+        after = self._finish_policy_stage(name, before) if changes_policy else {}
+        scores_before = {key: 0.5 if self._is_win_rate(key) else m["score"] for key, m in before.items()}
+        scores_after = {key: m["score"] for key, m in after.items()}
+        details = {**outcome.details, **_flat_details(after)}
+        record = StageRecord(stage.kind, outcome.iterations, seconds, scores_before, scores_after, details)
+        self.run.add_record(name, record)
+        self.display.stage_finished(name, record)
+
+    def _is_win_rate(self, name: str) -> bool:
+        return self.recipe.evaluations[name].measure == "win_rate"
+
+    def _measured_before(self) -> dict[str, dict]:  # type: ignore[type-arg]
+        """Held-out measurements at the start of a stage: those after the last one that changed the policy.
+
+        A model that was just made from random weights is not measured: it knows nothing.
+        """
+        done = self.policy_stages()
+        if not done and self.recipe.model.create is not None:
+            return {}
+        path = self.run.measurements(done[-1] if done else "start")
+        if not path.exists():
+            self._publish(version=0)
+            self._measure(path, {})
+        return json.loads(path.read_text())
+
+    def _finish_policy_stage(self, name: str, before: dict[str, dict]) -> dict[str, dict]:  # type: ignore[type-arg]
+        """Saves the policy as a plain model, then measures it."""
+        with folder_written_aside(self.run.stage_model(name)) as aside:
+            self.learner.save_model(aside)
+            self.tokenizer.save_pretrained(aside)
+        if not self.recipe.evaluations:
+            return {}
+        self._publish(version=-1)
+        return self._measure(self.run.measurements(name), before)
+
+    def _measure(self, path: Path, before: dict[str, dict]) -> dict[str, dict]:  # type: ignore[type-arg]
+        from rl.evaluate import HeldOutSet, Measurement
+
+        measured: dict[str, dict] = {}  # type: ignore[type-arg]
+        for name, section in self.recipe.evaluations.items():
+            source = MixedSource(self.opener.rows(section.prompts, "problem", seed=0), 1.0, name)
+            prompts = [to_prompt(source, row) for row in self._held_out_rows[name]]
+            held_out = HeldOutSet(section, prompts, Scorer(section.rewards, self.pools))
+            earlier = Measurement(**before[name]) if name in before else None
+            measurement = held_out.measure(
+                self.started_engine(), self.tokenizer, seed=_seed(self.recipe, f"measure {name}"), before=earlier
+            )
+            measured[name] = asdict(measurement)
+        self.run.write_json(path, measured)
+        return measured
+
+    def started_engine(self) -> EnginePool:
+        """The engines, once they are ready."""
+        assert self.engine is not None, "a recipe with rollouts starts engines"
+        if not self._engine_ready:
+            self.engine.wait_ready()
+            self._engine_ready = True
+        return self.engine
+
+    def _publish(self, version: int) -> None:
+        self.started_engine().load_weights(self.learner.weights(), version)
+
+    def export_final(self) -> None:
+        """The last policy as a plain transformers model in `final/`."""
+        import shutil
+
+        done = self.policy_stages()
+        if done:
+            with folder_written_aside(self.run.final) as aside:
+                shutil.copytree(self.run.stage_model(done[-1]), aside, dirs_exist_ok=True)
+
+    def stop_if_asked(self, name: str, state: StageState, *, saved: bool) -> None:
+        """Raises Interrupted after saving, where a signal came in.
+
+        Raises:
+            Interrupted: always when a signal came in.
+        """
+        if not self.interrupt.requested:
+            return
+        if not saved:
+            self._save(name, state)
+        raise Interrupted(f"stopped after iteration {state.iteration} of {name}; run the same command to continue")
+
+    def _save(self, name: str, state: StageState) -> None:
+        keep = self.recipe.saving.keep_checkpoints
+        save_checkpoint(self.run.checkpoints(name), self.learner, state, keep=keep)
+
+    def after(self, name: str, index: int, metrics: Mapping[str, float], state: StageState, *, last: bool) -> None:
+        """Logs an iteration, saves where it is time, stops where a signal asked for it."""
+        self.run.append_metrics(name, index, metrics)
+        self.display.iteration(index, metrics)
+        due = state.iteration % self.recipe.saving.checkpoint_every == 0 and not last
+        if due:
+            self._save(name, state)
+        self.stop_if_asked(name, state, saved=due)
+
+    def resume(self, name: str) -> StageState:
+        """The newest checkpoint of the stage, loaded; or its start."""
+        state = load_checkpoint(self.run.checkpoints(name), self.learner) or StageState(0, {})
+        self.run.forget_after(name, state.iteration)
+        return state
+
+    # ------------------------------------------------------------ kinds of stages
+
+    def run_sft(self, name: str, stage: SftStage) -> StageOutcome:
+        """Supervised fine-tuning."""
+        from rl.sft import SftLoop
+
+        self.learner.begin_sft(stage.optimizer)
+        state = self.resume(name)
+        self.display.stage_started(name, stage.kind, stage.num_steps, state.iteration)
+        streams = [
+            self.opener.stream(
+                phase.sources, "demonstration", seed=_seed(self.recipe, f"{name} {n}"), held_out=self.held_out
+            )
+            for n, phase in enumerate(stage.phases)
+        ]
+        losses: list[float] = []
+
+        def after_step(step: int, metrics: Mapping[str, float], state: StageState) -> None:
+            losses.append(metrics["loss"])
+            self.after(name, step, metrics, state, last=state.iteration == stage.num_steps)
+
+        SftLoop(stage, self.learner, streams, self.tokenizer).run(state, after_step)
+        recent = losses[-20:]
+        return StageOutcome(stage.num_steps, {"loss": sum(recent) / len(recent)} if recent else {})
+
+    def run_rl(self, name: str, stage: RlStage) -> StageOutcome:
+        """PPO; see rl/loop.py."""
+        from rl.loop import Iteration, RlLoop
+
+        self.learner.begin_rl(stage.policy, stage.critic, stage.algorithm, stage.sampling.temperature)
+        state = self.resume(name)
+        seed = _seed(self.recipe, name)
+        stream = self.opener.stream(stage.prompts, "problem", seed=seed, held_out=self.held_out)
+        if state.stream:
+            stream.load_state(state.stream)
+        self.display.stage_started(name, stage.kind, stage.iterations, state.iteration)
+        self._publish(version=state.iteration)
+
+        def after_iteration(iteration: Iteration) -> None:
+            logged = iteration.scored[: self.recipe.saving.rollouts_per_iteration]
+            self.run.append_rollouts(name, iteration.index, logged)
+            metrics = {**iteration.metrics, "engine_restarts": float(self.started_engine().restarts)}
+            last = iteration.state.iteration == stage.iterations
+            self.after(name, iteration.index, metrics, iteration.state, last=last)
+
+        loop = RlLoop(
+            stage=stage,
+            engine=self.started_engine(),
+            learner=self.learner,
+            scorer=self._scorer(name, stage),
+            stream=stream,
+            tokenizer=self.tokenizer,
+            seed=seed,
+            max_model_len=self.recipe.engine.max_model_len,
+        )
+        loop.run(state.iteration, after_iteration)
+        return StageOutcome(stage.iterations)
+
+    def _scorer(self, name: str, stage: RlStage | MessageCacheStage) -> Scorer:
+        return Scorer(stage.rewards, self.pools, keep_failure=lambda failure: self.run.append_failure(name, failure))
+
+    def run_preference_model(self, name: str, stage: PreferenceModelStage) -> StageOutcome:
+        """A reward model on TRL's trainer."""
+        from rl.preference_model import train_preference_model
+
+        rows = self.opener.rows(stage.pairs, "preference", seed=_seed(self.recipe, name))
+        held_out, pairs = _split_pairs([rows.row(i) for i in range(_pairs_read(stage))], stage, self.held_out)
+        total = int(stage.epochs * len(pairs) / stage.batch_size)
+        self.display.stage_started(name, stage.kind, total, 0)
+
+        def on_log(step: int, total: int, numbers: Mapping[str, float]) -> None:
+            self.run.append_metrics(name, step, numbers)
+            self.display.iteration(step - 1, numbers)
+
+        done = self.policy_stages()
+        policy = str(self.run.stage_model(done[-1])) if done else self._model_path
+        with folder_written_aside(self.run.stage_model(name)) as aside:
+            seed = _seed(self.recipe, name) % 2**31
+            details = train_preference_model(
+                stage, policy=Path(policy), pairs=pairs, held_out=held_out, folder=aside, seed=seed, on_log=on_log
+            )
+        self.models[name] = str(self.run.stage_model(name))
+        return StageOutcome(total, {**details, "pairs": float(len(pairs)), "held_out_pairs": float(len(held_out))})
+
+    def run_message_cache(self, name: str, stage: MessageCacheStage) -> StageOutcome:
+        """Many graded answers per problem."""
+        from rl.message_cache import fill_message_cache
+        from rollouts.pacore import write_cache
+
+        seed = _seed(self.recipe, name)
+        self.display.stage_started(name, stage.kind, stage.num_problems, 0)
+        self._publish(version=0)
+
+        def after_chunk(done: int, graded: int) -> None:
+            self.display.iteration(done - 1, {"problems": float(graded)})
+            if self.interrupt.requested:
+                raise Interrupted(f"stopped in {name}; run the same command to begin this stage again")
+
+        cache = fill_message_cache(
+            stage,
+            engine=self.started_engine(),
+            scorer=self._scorer(name, stage),
+            stream=self.opener.stream([stage.prompts], "problem", seed=seed, held_out=self.held_out),
+            tokenizer=self.tokenizer,
+            seed=seed,
+            after_chunk=after_chunk,
+        )
+        self.display.message(
+            f"[{name}] kept {len(cache.kept)} of {cache.num_problems} problems: "
+            f"{stage.above:g} < share of right answers < {stage.below:g}"
+        )
+        if not cache.kept:
+            raise RunFailed(f"{name}: no problem of {cache.num_problems} passes the filter; change above, below or prompts")
+        path = self.run.message_cache(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_cache(path, cache.kept)
+        return StageOutcome(
+            cache.num_problems,
+            {"problems": cache.num_problems, "kept": len(cache.kept), "answer_accuracy": cache.accuracy},
+        )
+
+
+_RUNNERS: dict[type, Callable[..., StageOutcome]] = {
+    SftStage: PipelineParts.run_sft,
+    RlStage: PipelineParts.run_rl,
+    PreferenceModelStage: PipelineParts.run_preference_model,
+    MessageCacheStage: PipelineParts.run_message_cache,
+}
+
+
+def _ranks(recipe: Recipe, model_path: str) -> Ranks:
+    if not recipe.learner.in_driver:
+        return RayRanks(recipe.learner, recipe.model, model_path)
+    from rl.learner import Learner
+
+    trust = recipe.model.trust_remote_code
+    return InProcessRank(Learner(recipe.learner, model_path, trust_remote_code=trust, device="cpu"))
+
+
+def _seed(recipe: Recipe, purpose: str) -> int:
+    return random.Random(f"{recipe.seed} {purpose}").getrandbits(31)
+
+
+def _pairs_read(stage: PreferenceModelStage) -> int:
+    """Rows to look at: some are held out by content or repeat a prompt."""
+    return 3 * (stage.num_pairs + stage.num_held_out)
+
+
+def _split_pairs(
+    rows: list[Row], stage: PreferenceModelStage, held_out: frozenset[str]
+) -> tuple[list[Row], list[Row]]:
+    """(held-out pairs, training pairs), which share no prompt with each other; training shares none with `held_out`."""
+    kept = [(_pair_id(row), row) for row in rows]
+    test_ids: list[str] = []
+    for pair_id, _ in kept:
+        if pair_id not in test_ids and len(test_ids) < stage.num_held_out:
+            test_ids.append(pair_id)
+    chosen = set(test_ids)
+    first = {pair_id: row for pair_id, row in reversed(kept) if pair_id in chosen}
+    training = [row for pair_id, row in kept if pair_id not in chosen and pair_id not in held_out]
+    if not training:
+        raise RunFailed("preference_model: the held-out pairs use up every prompt; lower num_held_out")
+    return list(first.values()), training[: stage.num_pairs]
+
+
+def _pair_id(row: Row) -> str:
+    content = row.get("prompt", row["chosen"])
+    return prompt_id_of(content)  # type: ignore[arg-type]
+
+
+def _flat_details(measured: Mapping[str, dict]) -> dict[str, float]:  # type: ignore[type-arg]
+    return {f"{name}/{key}": value for name, m in measured.items() for key, value in m["details"].items()}

@@ -1,0 +1,92 @@
+"""Supervised fine-tuning: phases with their own mixtures, maximum likelihood on the completion's tokens.
+
+A plain loop on the learner, so that it is sharded, checkpointed and resumed like everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from rl.batch import Minibatch, TokenBatch
+from rl.checkpoint import StageState
+from rl.errors import UserError
+from rl.group import LearnerGroup, empty_ppo_fields
+from rl.metrics import PhaseClock
+from rl.recipe import SftStage
+from rollouts.collect import encode
+from rollouts.prompts import MixedSource, RowStream, to_prompt
+from rollouts.rows import Row
+
+
+@dataclass(frozen=True)
+class SftLoop:
+    """The parts that an sft stage works with."""
+
+    stage: SftStage
+    learner: LearnerGroup
+    streams: Sequence[RowStream]
+    """one per phase"""
+    tokenizer: PreTrainedTokenizerBase
+
+    def run(self, start: StageState, after_step: Callable[[int, dict[str, float], StageState], None]) -> None:
+        """Steps `start.iteration` to the last of the last phase. An exception ends the stage."""
+        for stream, state in zip(self.streams, start.stream.get("phases", [])):
+            stream.load_state(state)
+        for step in range(start.iteration, self.stage.num_steps):
+            clock = PhaseClock()
+            with clock.phase("learning"):
+                batch = self._batch(self.streams[self._phase(step)])
+                piece = Minibatch(empty_ppo_fields(batch), int(batch.action_mask.sum()))
+                sums = self.learner.update_sft(piece, step=step, total=self.stage.num_steps)
+            metrics = {
+                "loss": sums["loss"],
+                "grad_norm": sums["grad_norm"],
+                "skipped_steps": sums["skipped_steps"],
+                **clock.metrics(piece.token_count),
+            }
+            after_step(step, metrics, StageState(step + 1, self._stream_state()))
+
+    def _phase(self, step: int) -> int:
+        ends = np.cumsum([phase.steps for phase in self.stage.phases])
+        return int(np.searchsorted(ends, step, side="right"))
+
+    def _stream_state(self) -> dict[str, Any]:
+        return {"phases": [stream.state() for stream in self.streams]}
+
+    def _batch(self, stream: RowStream) -> TokenBatch:
+        rows = [self._tokens(source, row) for source, row in stream.take(self.stage.batch_size)]
+        width = max(len(ids) for ids, _ in rows)
+        token_ids = torch.zeros((len(rows), width), dtype=torch.int64)
+        attention_mask = torch.zeros((len(rows), width), dtype=torch.bool)
+        action_mask = torch.zeros_like(attention_mask)
+        for index, (ids, num_prompt) in enumerate(rows):
+            token_ids[index, : len(ids)] = torch.from_numpy(ids)
+            attention_mask[index, : len(ids)] = True
+            action_mask[index, max(num_prompt, 1) : len(ids)] = True
+        zeros = torch.zeros(token_ids.shape)
+        nothing = torch.zeros(len(rows), dtype=torch.int64)
+        return TokenBatch(token_ids, attention_mask, action_mask, zeros, zeros, nothing.bool(), nothing)
+
+    def _tokens(self, source: MixedSource, row: Row) -> tuple[np.ndarray, int]:
+        """(prompt, completion and end-of-sequence token, length of the prompt)."""
+        prompt = to_prompt(source, row)
+        completion = row.get("completion")
+        if isinstance(completion, list) and len(completion) == 1 and isinstance(completion[0], dict):
+            completion = completion[0].get("content")  # the conversational form: one assistant turn
+        if not isinstance(completion, str) or not completion:
+            raise UserError(f"{source.label}: column 'completion' is {str(completion)[:80]!r}; text is expected")
+        prompt_ids = encode(self.tokenizer, prompt)
+        completion_ids = self.tokenizer(completion, add_special_tokens=False)["input_ids"]
+        ids = np.concatenate([prompt_ids, completion_ids, [self.tokenizer.eos_token_id]]).astype(np.int64)
+        if len(ids) > self.stage.max_length:
+            raise UserError(
+                f"{source.label}: a row has {len(ids)} tokens, max_length is {self.stage.max_length}: "
+                f"{str(prompt.content)[:80]!r}"
+            )
+        return ids, len(prompt_ids)
