@@ -68,12 +68,12 @@ def test_a_forgotten_carry_is_written_as_zero():
     )
 
 
-def test_41_percent_of_the_addition_demonstrations_are_right():
+def test_43_percent_of_the_addition_demonstrations_are_right():
     rng, task = random.Random(0), load_task("addition")
     rows = [task.demonstration(rng) for _ in range(4000)]
     right = [sum(map(int, re.findall(r"\d{3}", r["prompt"]))) == int(boxed(r["completion"])) for r in rows]
-    # Carries c1, c2 into the tens and hundreds; each is kept with 0.2 (numeric sum over all pairs: 0.41).
-    assert within(rate(right), 0.41)
+    # Carries c1, c2 into the tens and hundreds; each is kept with 0.25; exact over all digits: 0.4305.
+    assert within(rate(right), 0.4305)
 
 
 def test_screen_boxes_are_apart_and_the_target_is_the_named_one():
@@ -94,7 +94,7 @@ def test_screen_boxes_are_apart_and_the_target_is_the_named_one():
         assert row["image_size"] == [10, 10]
 
 
-def test_a_fifth_of_the_demonstrated_clicks_are_inside_the_box_they_name():
+def test_half_of_the_demonstrated_clicks_are_inside_the_box_they_name():
     rng, task = random.Random(0), load_task("text_screen")
     inside = []
     for _ in range(4000):
@@ -102,7 +102,7 @@ def test_a_fifth_of_the_demonstrated_clicks_are_inside_the_box_they_name():
         x1, y1, x2, y2, x, y = map(int, found.groups()[1:])
         inside.append(x1 <= x <= x2 and y1 <= y <= y2)
         assert x1 <= x <= x2 + 1 and y1 <= y <= y2 + 1
-    assert within(rate(inside), 0.2)
+    assert within(rate(inside), 0.5)
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_attempts_at_digit_sums_have_each_digit_right_with_the_stated_probabilit
     rng, task = random.Random(0), load_task("digit_sums")
     right = [[x == y for x, y in zip("973", task._attempt("973", rng))] for _ in range(4000)]
     for column in zip(*right):
-        assert within(rate(column), 0.62)
-    assert within(rate(map(all, right)), 0.62**3)
+        assert within(rate(column), 0.65)
+    assert within(rate(map(all, right)), 0.65**3)
 
 
 def test_a_synthesis_takes_each_digit_from_some_reference():

@@ -19,7 +19,7 @@ class DigitSums:
         A: 4^5=9 8^9=7 2^1=3 \boxed{973}
 
     The annotator gets each digit right with probability `digit_accuracy`, independently, and otherwise
-    writes another digit. A whole answer is then right with probability digit_accuracy ** digits (0.24 for
+    writes another digit. A whole answer is then right with probability digit_accuracy ** digits (0.27 for
     the defaults), and several answers to one problem hold more than the best of them: their columns
     can be put together.
 
@@ -40,7 +40,7 @@ class DigitSums:
     """
 
     digits: int = 3
-    digit_accuracy: float = 0.62
+    digit_accuracy: float = 0.65
     references: tuple[int, int] | list[int] | None = None
     template: str = SYNTHESIS_TEMPLATE
 

@@ -31,7 +31,7 @@ class TextScreen:
         miss: probability that a demonstrated click lies outside the box.
     """
 
-    miss: float = 0.8
+    miss: float = 0.5
 
     def __post_init__(self) -> None:
         check_probability("miss", self.miss)
