@@ -1,0 +1,129 @@
+r"""Turns the many ways to write an answer into one: plain LaTeX without decoration.
+
+    "**$\\left(\\dfrac12,\\,3\\right)$**."  ->  "(\\frac12, 3)"
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_FRACTIONS = {"½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅖": (2, 5), "⅗": (3, 5),
+              "⅘": (4, 5), "⅙": (1, 6), "⅚": (5, 6), "⅛": (1, 8), "⅜": (3, 8), "⅝": (5, 8), "⅞": (7, 8)}  # fmt: skip
+_CHARACTERS = str.maketrans(
+    {
+        **dict.fromkeys("−–—‐‑‒﹣－", "-"),
+        **dict.fromkeys("⋅·∙•∗", r" \cdot "),
+        **dict.fromkeys("×✕", r" \times "),
+        "÷": r" \div ", "≤": r" \le ", "≥": r" \ge ", "⩽": r" \le ", "⩾": r" \ge ", "≠": r" \ne ", "≈": r" \approx ",
+        "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∪": r" \cup ", "∩": r" \cap ", "∈": r" \in ", "°": r"^\circ ",
+        "±": r" \pm ", "∓": r" \mp ", "∅": r" \emptyset ", "ø": r" \emptyset ", "Ø": r" \emptyset ", "ℝ": r"\mathbb{R}",
+        "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ",
+        "λ": r"\lambda ", "μ": r"\mu ", "σ": r"\sigma ", "φ": r"\phi ", "ω": r"\omega ", "Δ": r"\Delta ", "⟨": r"\langle ",
+        "⟩": r"\rangle ", "→": r" \to ", "∖": r" \setminus ", "⁄": "/", "∕": "/", "，": ",", "、": ",", "；": ";", "：": ":",
+        "（": "(", "）": ")", "％": "%", "∛": r"\sqrt[3] ", "〈": r"\langle ", "〉": r"\rangle ", "′": "'", "’": "'",
+        "“": '"', "”": '"',
+        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad", ""),
+        **dict.fromkeys("\u00a0\u2009\u202f\u2002\u2003\u2005\u200a\t\r\n", " "),
+    }
+)  # fmt: skip
+_DROPPED = re.compile(
+    r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|left|right|middle|[bB]ig{1,2}[lrm]?|[bB]igg?|"
+    r"rm|bf|it|mathstrut|strut|hfill|nonumber|notag|phantom\{[^{}]*\}|label\{[^{}]*\}|tag\{[^{}]*\}|"
+    r"hspace\*?\{[^{}]*\}|vspace\*?\{[^{}]*\}|color\{[^{}]*\})(?![a-zA-Z])"
+)
+_SPACES = re.compile(r"\\(?:quad|qquad|enspace|thinspace|space)(?![a-zA-Z])|\\[;: ]|~")
+_RENAMED = {
+    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le", "geq": "ge",
+    "leqslant": "le", "geqslant": "ge", "neq": "ne", "lt": "<", "gt": ">", "varnothing": "emptyset", "ast": "cdot",
+    "lbrace": "{", "rbrace": "}", "lvert": "|", "rvert": "|", "vert": "|", "mid": "mid", "degree": "^\\circ",
+    "textdegree": "^\\circ", "varphi": "phi", "vartheta": "theta", "varepsilon": "epsilon", "lbrack": "[",
+    "rbrack": "]", "bigcup": "cup", "colon": ":", "simeq": "approx", "lparen": "(", "rparen": ")", "infin": "infty",
+    "backslash": "setminus", "imath": "i", "ne": "ne", "percent": "%", "thinspace": " ", "div": "div", "tg": "tan",
+    "ctg": "cot", "arctg": "arctan", "sfrac": "frac", "nicefrac": "frac",
+}  # fmt: skip
+_COMMAND = re.compile(r"\\([a-zA-Z]+)")
+_WRAPPERS = re.compile(r"\\(?:boxed|fbox|mathbf|mathit|mathcal|boldsymbol|bm|mathsf|underline|overrightarrow|vec|hat|widehat|ensuremath|mathring|emph)\s*\{")
+_TEXT = re.compile(r"\\(?:text|mathrm|textbf|textit|textrm|textnormal|mbox|hbox|operatorname\*?|texttt|textsf)\s*\{([^{}]*)\}")
+_THOUSANDS_TEX = re.compile(r"(?<=\d)\s*(?:,\s*\\!|\\!\s*,|\{\s*,\s*\}|\\,|\\ )\s*(?=\d{3}(?!\d))")
+_THOUSANDS_SPACE = re.compile(r"(?<![\d.])(\d{1,3})((?: \d{3})+)(?![\d])")
+_THOUSANDS_COMMA = re.compile(r"(?<![\d.,])(\d{1,3})((?:,\d{3})+)(?![\d,])")
+_ELLIPSIS = re.compile(r"\\(?:ldots|cdots|dots|dotsc|dotsb)(?![a-zA-Z])|…")
+
+
+def clean(answer: str) -> str:
+    """The answer without dollar signs, spacing, styles, units of currency, markdown and final punctuation."""
+    text = _unicode(answer)
+    text = _THOUSANDS_TEX.sub("", text)
+    text = re.sub(r"\\[!,]", " ", text).replace("{,}", ",")
+    text = _SPACES.sub(" ", _DROPPED.sub(" ", text))
+    text = _COMMAND.sub(_rename, text)
+    text = text.replace(r"\$", "").replace("$", " ").replace(r"\%", "%").replace(r"\#", "#").replace(r"\&", "&")
+    text = re.sub(r"\\[()\[\]]", " ", text)
+    text = _unwrap(text)
+    text = re.sub(r"[€£¥₹]|\*\*|`", "", text)
+    text = _ELLIPSIS.sub("...", text)
+    text = _THOUSANDS_SPACE.sub(lambda m: m.group(0).replace(" ", ""), text)
+    return _trim(re.sub(r"\s+", " ", text))
+
+
+def join_thousands(text: str) -> str:
+    """ "1,234,567" as one number; in clean text."""
+    return _THOUSANDS_COMMA.sub(lambda m: m.group(0).replace(",", ""), text)
+
+
+def text_content(text: str) -> str:
+    r"""Clean text with \text{...} replaced by its content."""
+    return re.sub(r"\s+", " ", _TEXT.sub(r" \1 ", text)).strip()
+
+
+def _unicode(text: str) -> str:
+    if text.isascii():
+        return text.translate({9: " ", 10: " ", 13: " "})
+    for char, (top, bottom) in _FRACTIONS.items():
+        text = text.replace(char, rf"\frac{{{top}}}{{{bottom}}}")
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: "^{" + m.group().translate(_SUPERSCRIPTS) + "}", text)
+    text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + m.group().translate(_SUBSCRIPTS) + "}", text)
+    text = re.sub(r"√\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
+    text = re.sub(r"√\s*(\d+|[a-zA-Z])", r"\\sqrt{\1}", text)
+    return unicodedata.normalize("NFKC", text.translate(_CHARACTERS))
+
+
+def _rename(match: re.Match[str]) -> str:
+    name = match.group(1)
+    new = _RENAMED.get(name)
+    if new is None:
+        return match.group()
+    if new in ("{", "}"):
+        return "\\" + new
+    return "\\" + new if new.isalpha() and len(new) > 1 else new
+
+
+def _unwrap(text: str) -> str:
+    r"""Drop \boxed{...}, \mathbf{...} and the like, keeping what they hold."""
+    for _ in range(20):
+        match = _WRAPPERS.search(text)
+        if match is None:
+            return text
+        depth, end = 1, match.end()
+        while end < len(text) and depth:
+            depth += (text[end] == "{") - (text[end] == "}")
+            end += 1
+        inner = text[match.end() : end - 1 if depth == 0 else end]
+        text = text[: match.start()] + " " + inner + " " + text[end:]
+    return text
+
+
+def _trim(text: str) -> str:
+    """Strip what surrounds an answer: quotes, final punctuation, markdown, a leading equals sign."""
+    previous = None
+    while text != previous:
+        previous = text
+        text = text.strip().strip("\"'").strip()
+        text = re.sub(r"^(?:=|:|\\approx|~|≈)\s*", "", text)
+        text = re.sub(r"(?:(?<!\.)\.|(?<=\d)\.|[,;:。])$", "", text) if not text.endswith("...") else text
+        text = re.sub(r"^\*+\s*(?=\S)|(?<=\S)\s*\*+$", "", text)
+        text = re.sub(r"\\\\?$", "", text) if text.endswith("\\") else text
+    return text

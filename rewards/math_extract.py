@@ -1,0 +1,293 @@
+r"""Finds the final answer in a response.
+
+One candidate, by the first rule that fires: the last `\boxed{}`, `#### x`, the last `<answer>` tag, the last answer
+phrase ("the answer is ...", also in Chinese), the whole text where it is nothing but an answer, and, where allowed,
+the expression that the response ends with. What comes before is never looked at again, right or wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MAX_CHARS = 20_000  # of the end of a response; a final answer stands at the end
+MAX_ANSWER_CHARS = 2_000
+
+_THINK_OPEN = re.compile(r"<(think|thinking|thought|reasoning)>", re.I)
+_THINK_CLOSE = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.I)
+_END_TOKEN = re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end_of_text|end|user|system)\|>|</s>|<eos>|<end_of_turn>")
+_SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|<pad>|<bos>|<｜[^｜<>]{1,40}｜>")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])")
+_BOX_GAP = re.compile(r"[\s$(){}\[\]\\]*(?:[\w$\\{}()=]+\s+){0,3}?[^.!?\n]{0,12}?(?:,|;|\band\b|\bor\b)[^.!?]{0,24}", re.S)
+_NOT_JOINED = re.compile(
+    r"\b(?:so|then|but|wait|actually|instead|finally|hence|thus|therefore|no|not|final|step|now|get|is|or maybe|maybe)\b", re.I
+)
+_TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.S | re.I)
+_HASHES = re.compile(r"####[ \t]*([^\n]+)")
+_NOUN = r"(?:answer|result|solution|value|option|choice|conclusion)"
+_PHRASE = re.compile(
+    rf"""(?:
+      \b(?:final|correct|right)?[ ]?{_NOUN}s?\b[*_"'\]\)]*(?:[ ](?:to|for|of|in|that)\b[^.:\n=]{{0,80}}?)?
+        \s*(?:\bis\b|\bare\b|\bwould[ ]be\b|\bshould[ ]be\b|\bmust[ ]be\b|\bequals\b|\bwill[ ]be\b|=|:|：|\bas\b[ ]follows:?)[*_]*\s*[:：]?
+    | (?:最终)?答案(?:应该|应)?\s*(?:是|为|就是|等于)?\s*[:：]?
+    | (?:结果|解|值)\s*(?:是|为|等于)\s*[:：]?
+    | (?:故|应|因此|所以)选(?:择)?\s*[:：]?
+    | \b(?:choose|select|pick)[ ](?:option|choice|answer)?
+    | \banswer[ ](?=[(]?[A-J][).\s])
+    )[ \t*_]*""",
+    re.X | re.I,
+)
+_CHOICE_PROSE = re.compile(
+    r"\b(?:option|choice|answer|statement)\s*\**\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b[^.\n]{0,40}?\b(?:correct|right|answer|true|best)",
+    re.I,
+)
+_NOT_AN_ANSWER = re.compile(
+    r"(?:helpful|correct|right|wrong|clear|above|below|as follows|in the form|not\b|given\b|unknown\b|therefore\b|that\b|"
+    r"found\b|obtained\b|what\b|based\b|incorrect|to\s+(?:find|the)|your\b|here\b)",
+    re.I,
+)
+_SENTENCE_END = re.compile(r"(?<=[^\s.])[.。!！?？](?=\s+[^\d\s]|\s*$)|(?<=[^\d\s])[.。](?=\s)|[。]|\bI hope\b|\n\s*\n")
+_MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.S)
+_SPAN_JOIN = re.compile(r"\s*(?:,|;|\band\b|\bor\b|, and|, or)\s*")
+_HEDGE = re.compile(r"\b(?:either|maybe|perhaps|possibly|might|could be|not sure|guess|if|unless|let|suppose|assume|given)\b|\?", re.I)
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """A candidate answer and the rule that found it; `text` is empty when nothing was found."""
+
+    text: str
+    rule: str
+
+
+def extract_answer(response: str, *, allow_last_expression: bool = True) -> Extracted:
+    """The final answer of a response.
+
+    Args:
+        response: everything the model wrote.
+        allow_last_expression: whether the expression that a response ends with may stand in for a stated answer.
+    """
+    text = after_thinking(response)
+    if text is None:
+        return Extracted("", "unfinished_thinking")
+    text = drop_special_tokens(text[-MAX_CHARS:]).strip()
+    for rule in (_from_box, _from_hashes, _from_tag, _from_phrase, _whole_text):
+        found = rule(text)
+        if found is not None:
+            return found
+    return _last_expression(text) if allow_last_expression else Extracted("", "none")
+
+
+def extract_gold(gold: str) -> str:
+    """The answer in a dataset's reference: an answer already, or a solution that ends with one."""
+    text = drop_special_tokens(gold[-MAX_CHARS:]).strip()
+    rules = (_from_box, _from_hashes, _from_tag, _from_phrase if len(text) > 40 else _nothing)
+    for rule in rules:
+        found = rule(text)
+        if found is not None and found.text:
+            return found.text
+    return text
+
+
+def after_thinking(text: str) -> str | None:
+    """What follows the last closed thinking part; None when thinking was never closed."""
+    end = 0
+    for match in _THINK_CLOSE.finditer(text):
+        end = match.end()
+    if _THINK_OPEN.search(text, end):
+        return None
+    return text[end:]
+
+
+def drop_special_tokens(text: str) -> str:
+    """The text up to the first end-of-turn token that follows any words, without other special tokens."""
+    for match in _END_TOKEN.finditer(text):
+        if _SPECIAL.sub("", text[: match.start()]).replace("assistant", "").strip():
+            text = text[: match.start()]
+            break
+    return _SPECIAL.sub("", text)
+
+
+def boxes(text: str) -> list[tuple[int, int, str | None]]:
+    r"""(start, end, content) of every outermost \boxed; content None for one that is never closed."""
+    found: list[tuple[int, int, str | None]] = []
+    position = 0
+    while (match := _BOX.search(text, position)) is not None:
+        start = match.end()
+        while start < len(text) and text[start] in " \t\n":
+            start += 1
+        if start < len(text) and text[start] == "{":
+            end = matching_brace(text, start)
+            content = None if end is None else text[start + 1 : end]
+            position = len(text) if end is None else end + 1
+        else:
+            bare = re.compile(r"[^\s$,;]*").match(text, start)
+            content = bare.group().rstrip(".") if bare else ""
+            position = max(start, bare.end() if bare else start)
+        found.append((match.start(), position, content))
+    return found
+
+
+def matching_brace(text: str, start: int) -> int | None:
+    r"""Position of the brace that closes the one at `start`; \{ and \} do not count."""
+    depth = 0
+    position = start
+    while position < len(text):
+        char = text[position]
+        if char == "\\":
+            position += 2
+            continue
+        depth += (char == "{") - (char == "}")
+        if depth == 0:
+            return position
+        position += 1
+    return None
+
+
+def _from_box(text: str) -> Extracted | None:
+    found = boxes(text)
+    if not found:
+        return None
+    if found[-1][2] is None:
+        return Extracted("", "unfinished_box")
+    phrase = _from_phrase(text[found[-1][1] :])
+    if phrase is not None and re.search(r"[\d\\]", phrase.text) and len(phrase.text) < 100:
+        return Extracted(phrase.text, "phrase_after_box")
+    parts = [found[-1][2].strip()]
+    for (_, end, content), (start, _, _) in zip(found[-2::-1], found[::-1]):
+        gap = text[end:start]
+        is_joined = len(gap) < 60 and (_BOX_GAP.fullmatch(gap) or gap == "") and not _NOT_JOINED.search(gap)
+        if content is None or not is_joined:
+            break
+        parts.append(content.strip())
+    distinct = list(dict.fromkeys(reversed(parts)))
+    return Extracted(" , ".join(distinct) if len(distinct) > 1 else parts[0], "box")
+
+
+def _from_hashes(text: str) -> Extracted | None:
+    matches = _HASHES.findall(text)
+    if not matches or re.match(r"[A-Za-z\s]{12,}", matches[-1]):  # a markdown heading
+        return None
+    return Extracted(matches[-1].strip(), "hashes")
+
+
+def _from_tag(text: str) -> Extracted | None:
+    matches = _TAG.findall(text)
+    if not matches:
+        return None
+    inner = matches[-1].strip()
+    phrase = _from_phrase(inner)
+    return Extracted(phrase.text if phrase else _reduce_prose(inner), "tag")
+
+
+def _from_phrase(text: str) -> Extracted | None:
+    choice = None
+    for choice in _CHOICE_PROSE.finditer(text):
+        pass
+    for match in reversed(list(_PHRASE.finditer(text))):
+        if choice is not None and choice.end() > match.end():
+            break
+        candidate = _candidate(text[match.end() :])
+        if candidate and not _NOT_AN_ANSWER.match(candidate):
+            return Extracted(candidate, "phrase")
+    return Extracted(choice.group(1), "choice_phrase") if choice else None
+
+
+def _candidate(rest: str) -> str:
+    """The answer at the start of `rest`: adjoining math spans, or the words up to the end of the sentence."""
+    rest = rest.lstrip(" \t\n*_:：")
+    spans = _leading_spans(rest)
+    if spans:
+        return spans
+    line = rest.split("\n", 1)[0]
+    end = _SENTENCE_END.search(line)
+    sentence = line[: end.start()] if end else line
+    if end and end.group() in "?？":
+        return ""
+    return _reduce_prose(sentence)
+
+
+def _leading_spans(rest: str) -> str:
+    parts = []
+    position = 0
+    tail = ""
+    while (match := _MATH_SPAN.match(rest, position)) is not None:
+        parts.append(next(g for g in match.groups() if g is not None))
+        position = match.end()
+        joint = _SPAN_JOIN.match(rest, position)
+        after = re.match(r"\s*(?:%|percent|degrees)", rest[position:])
+        tail = after.group() if after else ""
+        if joint is None or not _MATH_SPAN.match(rest, joint.end()):
+            break
+        position = joint.end()
+    more = re.match(r"[ ]*[^\s.,;:!?\n]", rest[position:])
+    if parts and more and not tail and re.match(r"\s*[A-Za-z]", rest[position:]) is None:
+        return ""  # the span is only the beginning, as in "$100 and $200"
+    return " , ".join(parts) + tail
+
+
+def _reduce_prose(sentence: str) -> str:
+    """The answer in a sentence such as "the largest n is 34" or "**x = 5** apples"."""
+    text = sentence.strip().strip("*_` ").strip()
+    words = re.sub(r"\\[a-zA-Z]+|\$[^$]*\$", " ", text)
+    if len(re.findall(r"[A-Za-z]{2,}", words)) <= 3:
+        return text
+    pieces = re.split(r"\b(?:is|are|equals|be|was)\b(?:\s+(?:equal\s+to|approximately|exactly|therefore|thus|simply|just))*\s*:?", text)
+    last = pieces[-1].strip()
+    if last and re.search(r"[\d\\$]|^[A-J]\b|^\(?[a-zA-Z]\)?$", last):
+        spans = _leading_spans(last)
+        return spans or last
+    return text
+
+
+def _whole_text(text: str) -> Extracted | None:
+    """The text itself, when it is one line of mathematics or a word or two."""
+    if not text or len(text) > 400 or "\n\n" in text:
+        return None
+    if not looks_like_answer(text):
+        return None
+    return Extracted(text, "whole")
+
+
+def looks_like_answer(text: str) -> bool:
+    """Whether a text is an answer and not prose: few words beside its mathematics."""
+    bare = re.sub(r"\\(?:text|mathrm|textbf|mbox|operatorname|begin|end)\s*\{[^{}]*\}", " ", text)
+    bare = re.sub(r"\\[a-zA-Z]+", " ", bare)
+    words = re.findall(r"[A-Za-z]{2,}", bare)
+    has_math = bool(re.search(r"[\d\\$]", text))
+    return len(words) <= (3 if has_math else 4) and not re.search(r"[?!]|\b[a-z]+\.\s+[A-Z]", text)
+
+
+def _last_expression(text: str) -> Extracted:
+    """What the response ends with; nothing if it breaks off, hedges, or ends in words."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not lines:
+        return Extracted("", "none")
+    last = " ".join(lines[-3:]) if re.match(r"\s*(?:\\\]|\$\$)\s*$", lines[-1]) else lines[-1]
+    sentence = re.split(r"(?<=[^\d\s][.!?])\s+|(?<=\d[.!?])\s+(?=[A-Z])", last.strip())[-1]
+    if _HEDGE.search(re.sub(r"\$[^$]*\$", "", sentence)):
+        return Extracted("", "hedge")
+    spans = list(_MATH_SPAN.finditer(sentence))
+    if spans:
+        tail = sentence[spans[-1].end() :]
+        if len(tail.split()) <= 6 and not re.search(r"\d", tail):
+            parts = [next(g for g in spans[-1].groups() if g is not None)]
+            for earlier, later in zip(spans[-2::-1], spans[::-1]):
+                if not _SPAN_JOIN.fullmatch(sentence[earlier.end() : later.start()]):
+                    break
+                parts.insert(0, next(g for g in earlier.groups() if g is not None))
+            after = re.match(r"\s*(?:\\?%|percent|pct)", tail)
+            return Extracted(" , ".join(parts) + (after.group() if after else ""), "last_expression")
+    match = _ENDING.search(sentence)
+    return Extracted(match.group(1).strip(), "last_expression") if match else Extracted("", "none")
+
+
+_ENDING = re.compile(
+    r"(?:^|[\s=:(（$€£¥是为])"
+    r"([-−+]?[$€£¥]?\\?[$]?(?:\d[\d,. ]*\d|\d|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
+    r"(?:\s*(?:\\?%|°|[a-zA-Z²³$€]+(?:\^?\d)?)){0,3})\s*[.。!*)_]*\s*$"
+)
+
+
+def _nothing(text: str) -> Extracted | None:
+    return None

@@ -1,0 +1,121 @@
+"""Answers that are words: choices, yes and no, names, "no solution", numbers spelled out."""
+
+from __future__ import annotations
+
+import re
+
+from rewards.math_clean import text_content
+from rewards.math_tree import normal_words
+
+_CHOICE_ALONE = re.compile(
+    r"^\W*(?:(?:the\s+)?(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|option|choice|statement)\s*(?:is|:)?\s*)?"
+    r"\(?\s*([A-Ja-j])\s*(?:\)|\]|\.|:)?\s*(?:is (?:correct|right|true))?\W*$"
+)
+_CHOICE_WITH_TEXT = re.compile(r"^\W*(?:(?:option|choice|answer)\s*)?(?:\(([A-J])\)|([A-J])\s*[.:)])\s*(?![,)\]])(\S.*)$", re.S)
+_BOOLEANS = {"yes": "yes", "no": "no", "true": "true", "false": "false", "correct": "true", "incorrect": "false"}
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty"
+).split()
+_CANONICAL = {
+    **{
+        words: r"\emptyset"
+        for words in (
+            "no solution", "no solutions", "no real solution", "no real solutions", "empty set", "null set", "none",
+            "no such values", "no roots", "no real roots", "there are no solutions", "there is no solution",
+            "no such number exists", "无解",
+        )
+    },
+    **{
+        words: "undefined"
+        for words in ("dne", "does not exist", "undefined", "not defined", "limit does not exist", "doesnt exist", "不存在")
+    },
+    **{
+        words: r"\mathbb{R}"
+        for words in ("all real numbers", "all reals", "all real", "real numbers", "any real number", "all real values",
+                      "every real number", "全体实数")
+    },
+    **{
+        words: "infinitely many"
+        for words in ("infinitely many", "infinitely many solutions", "infinite solutions", "infinite number of solutions",
+                      "infinite")
+    },
+    **{words: r"\infty" for words in ("infinity", "positive infinity", "plus infinity", "无穷", "无穷大")},
+    **{words: r"-\infty" for words in ("negative infinity", "minus infinity")},
+    "是": "yes", "否": "no", "正确": "true", "错误": "false", "对": "true", "错": "false",
+}  # fmt: skip
+_NUMBER_WORDS = {word: str(value) for value, word in enumerate(_SMALL)}
+_TENS = {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90"}
+
+
+def choice_letter(text: str) -> str | None:
+    """The letter of a multiple-choice answer that is nothing but a letter, in upper case."""
+    match = _CHOICE_ALONE.match(text_content(text))
+    return match.group(1).upper() if match else None
+
+
+def choice_with_text(text: str) -> tuple[str, str] | None:
+    """(letter, the rest) of "(B) 12" or "B. twelve"."""
+    match = _CHOICE_WITH_TEXT.match(text_content(text))
+    return (match.group(1) or match.group(2), match.group(3).strip()) if match else None
+
+
+def same_choice(gold: str, pred: str) -> bool | None:
+    """Whether two choices agree; None when this is not about choices."""
+    gold_letter, pred_letter = choice_letter(gold), choice_letter(pred)
+    gold_full, pred_full = choice_with_text(gold), choice_with_text(pred)
+    if gold_letter and not _is_lone_lower(gold):
+        if pred_letter:
+            return gold_letter == pred_letter
+        return gold_letter == pred_full[0] if pred_full else None
+    if gold_full and pred_letter:
+        return gold_full[0] == pred_letter
+    if gold_full and pred_full and gold_full[0] != pred_full[0]:
+        return False
+    return None
+
+
+def _is_lone_lower(text: str) -> bool:
+    """A lone small letter is a variable, not a choice."""
+    return bool(re.fullmatch(r"\s*[a-z]\s*", text))
+
+
+def canonical_words(text: str) -> str | None:
+    """Words in one spelling, or as the mathematics they stand for; None for what is not words."""
+    content = text_content(text)
+    bare = re.sub(r"[\s.,;:!'\"()*_-]+", " ", content).strip().lower()
+    if bare in _CANONICAL:
+        return _CANONICAL[bare]
+    if not bare or re.search(r"[\d\\^=<>+/|{}\[\]]", bare):
+        return None
+    words = normal_words(content)
+    return _CANONICAL.get(words) or _NUMBER_WORDS.get(words) or _TENS.get(words) or words
+
+
+def same_words(gold: str, pred: str) -> bool | None:
+    """Whether two answers in words agree; None when at least one of them is not words."""
+    first, second = canonical_words(gold), canonical_words(pred)
+    if first is None:
+        return None
+    if first in _BOOLEANS.values() or first in _BOOLEANS:
+        return _same_boolean(first, pred)
+    if second is None:
+        return None
+    if first == second:
+        return not _is_single_letter_of_other_case(gold, pred)
+    squeezed = [re.sub(r"\W", "", words) for words in (first, second)]
+    return True if squeezed[0] == squeezed[1] and len(squeezed[0]) > 1 else None
+
+
+def _same_boolean(gold: str, pred: str) -> bool | None:
+    words = canonical_words(re.split(r"[,.;:]|\bbecause\b|\bsince\b", text_content(pred))[0])
+    if words is None:
+        return None
+    if words not in _BOOLEANS:
+        return False
+    return _BOOLEANS[gold] == _BOOLEANS[words]
+
+
+def _is_single_letter_of_other_case(gold: str, pred: str) -> bool:
+    a, b = text_content(gold).strip(), text_content(pred).strip()
+    return len(a) == len(b) == 1 and a != b
