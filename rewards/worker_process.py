@@ -41,7 +41,9 @@ def main() -> None:
     if memory_limit:
         limit_memory(memory_limit)
     try:
-        score = Caller(load_reward(spec, **args))
+        fn = load_reward(spec, **args)
+        getattr(fn, "warm_up", lambda: None)()  # a reward that holds a model loads it now, not in the first call
+        score = Caller(fn)
     except BaseException as error:  # user code runs at import: whatever it raises is reported, never lost
         _reply(replies, {"load_error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()})
         return
@@ -102,7 +104,7 @@ class Caller:
         self._runner = asyncio.Runner() if self._is_async else None  # one loop for life: clients keep connections
         parameters = inspect.signature(fn).parameters.values()
         takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        self._accepted = None if takes_all else {p.name for p in parameters}
+        self.accepted = None if takes_all else {p.name for p in parameters}
 
     def __call__(self, request: Mapping[str, Any]) -> dict[str, object]:
         """`request` has prompts, completions, completion_ids and columns, all of one length."""
@@ -117,8 +119,8 @@ class Caller:
         kwargs = dict(request["columns"], prompts=request["prompts"], completions=request["completions"])
         kwargs |= {"completion_ids": request["completion_ids"], "trainer_state": None}
         kwargs |= {"log_extra": log.log_extra, "log_metric": log.log_metric}
-        if self._accepted is not None:
-            kwargs = {name: value for name, value in kwargs.items() if name in self._accepted}
+        if self.accepted is not None:
+            kwargs = {name: value for name, value in kwargs.items() if name in self.accepted}
         if self._runner is None:
             return self._fn(**kwargs)
         return self._runner.run(self._fn(**kwargs))

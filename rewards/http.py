@@ -1,0 +1,169 @@
+"""A reward that another machine computes, over HTTP.
+
+The contract: POST of
+
+    {"rows": [{"prompt": ..., "completion": ..., "columns": {...}}, ...]}
+
+answered, with status 200, by
+
+    {"rewards": [1.0, null, ...]}            one number or null (does not apply) per row, in order
+
+Refused connections, time-outs and the statuses 429, 500, 502, 503 and 504 are tried again; any other answer is an
+error with the server's text in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
+
+
+class RemoteRewardError(RuntimeError):
+    """The remote reward did not answer as it should; the message names the address and what came instead."""
+
+
+def http_reward(
+    *,
+    url: str,
+    timeout_s: float = 30.0,
+    attempts: int = 4,
+    backoff_s: float = 0.5,
+    max_concurrent: int = 8,
+    rows_per_request: int = 16,
+    columns: Sequence[str] = (),
+    headers: Mapping[str, str] | None = None,
+) -> HttpReward:
+    """A reward function that asks the endpoint at `url`.
+
+    Args:
+        timeout_s: of one request, in seconds. The pool's timeout must cover all attempts.
+        attempts: requests per batch of rows at most.
+        backoff_s: pause before the second attempt; it doubles, with up to half as much again at random.
+        max_concurrent: requests under way at once in one worker.
+        rows_per_request: completions in one request.
+        columns: names of the dataset columns to send; no others leave this machine.
+        headers: sent with every request.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"url {url!r} must begin with http:// or https://")
+    if min(timeout_s, attempts, max_concurrent, rows_per_request) <= 0 or backoff_s < 0:
+        raise ValueError("timeout_s, attempts, max_concurrent and rows_per_request must be positive")
+    poster = JsonPoster(url, timeout_s, attempts, backoff_s, max_concurrent, dict(headers or {}))
+    return HttpReward(poster, rows_per_request, tuple(columns))
+
+
+class HttpReward:
+    """What http_reward returns: an asynchronous reward function."""
+
+    __name__ = "http"
+
+    def __init__(self, poster: JsonPoster, rows_per_request: int, columns: tuple[str, ...]) -> None:
+        self._poster = poster
+        self._rows_per_request = rows_per_request
+        self.required_columns = frozenset(columns)
+
+    async def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
+    ) -> list[float | None]:
+        rows = [
+            {"prompt": prompt, "completion": completion, "columns": {name: columns[name][i] for name in self.required_columns}}
+            for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
+        ]  # fmt: skip
+        step = self._rows_per_request
+        async with self._poster as post:
+            parts = await asyncio.gather(*(self._ask(post, rows[i : i + step]) for i in range(0, len(rows), step)))
+        return [reward for part in parts for reward in part]
+
+    async def _ask(self, post: JsonPoster, rows: list[dict[str, Any]]) -> list[float | None]:
+        answer = await post({"rows": rows})
+        rewards = answer.get("rewards") if isinstance(answer, dict) else None
+        if not isinstance(rewards, list) or len(rewards) != len(rows):
+            raise RemoteRewardError(f"{post.url}: expected {len(rows)} rewards, got {_excerpt(json.dumps(answer))}")
+        return [_check_reward(post.url, reward) for reward in rewards]
+
+
+class JsonPoster:
+    """Posts JSON with a limit on concurrency, and again after a pause when the server is busy."""
+
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        attempts: int,
+        backoff_s: float,
+        max_concurrent: int,
+        headers: Mapping[str, str],
+    ) -> None:
+        self.url = url
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        self._backoff_s = backoff_s
+        self._max_concurrent = max_concurrent
+        self._headers = headers
+        self._client: Any = None
+        self._slots: asyncio.Semaphore | None = None
+
+    async def __aenter__(self) -> JsonPoster:
+        import httpx
+
+        poster = JsonPoster(
+            self.url, self._timeout_s, self._attempts, self._backoff_s, self._max_concurrent, self._headers
+        )
+        poster._client = httpx.AsyncClient(timeout=self._timeout_s, headers=dict(self._headers), trust_env=False)
+        poster._slots = asyncio.Semaphore(self._max_concurrent)
+        self._open: list[JsonPoster] = [*getattr(self, "_open", []), poster]
+        return poster
+
+    async def __aexit__(self, *error: object) -> None:
+        poster = self._open.pop()
+        await poster._client.aclose()
+
+    async def __call__(self, body: Mapping[str, Any]) -> Any:
+        """The decoded answer.
+
+        Raises:
+            RemoteRewardError: after the last attempt, or at once for an answer that another attempt cannot mend.
+        """
+        assert self._slots is not None
+        async with self._slots:
+            for attempt in range(1, self._attempts + 1):
+                answer, problem = await self._post(body)
+                if problem is None:
+                    return answer
+                if attempt < self._attempts:
+                    await asyncio.sleep(self._backoff_s * 2 ** (attempt - 1) * random.uniform(1.0, 1.5))
+        raise RemoteRewardError(f"{self.url}: gave up after {self._attempts} attempts: {problem}")
+
+    async def _post(self, body: Mapping[str, Any]) -> tuple[Any, str | None]:
+        """(answer, None), or (None, what was wrong) when another attempt may help."""
+        import httpx
+
+        try:
+            response = await self._client.post(self.url, json=body)
+        except httpx.TransportError as error:
+            return None, f"{type(error).__name__}: {error}"
+        if response.status_code in _TRY_AGAIN:
+            return None, f"status {response.status_code}: {_excerpt(response.text)}"
+        if response.status_code != 200:
+            raise RemoteRewardError(f"{self.url}: status {response.status_code}: {_excerpt(response.text)}")
+        try:
+            return response.json(), None
+        except ValueError:
+            raise RemoteRewardError(f"{self.url}: the answer is not JSON: {_excerpt(response.text)}") from None
+
+
+def _check_reward(url: str, reward: Any) -> float | None:
+    if reward is None:
+        return None
+    if isinstance(reward, bool) or not isinstance(reward, (int, float)):
+        raise RemoteRewardError(f"{url}: {_excerpt(json.dumps(reward))} is neither a number nor null")
+    return float(reward)
+
+
+def _excerpt(text: str, limit: int = 300) -> str:
+    return text if len(text) <= limit else text[:limit] + "..."
