@@ -11,8 +11,8 @@ ALPHABET = set(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     "abcdefghijklmnopqrstuvwxyz"
 )
-VARIANTS = [("addition", {}), ("text_screen", {}), ("requests", {}), ("digit_sums", {}),
-            ("digit_sums", {"references": [4, 8]})]
+VARIANTS = [("addition", {}), ("text_screen", {}), ("requests", {}), ("digit_maxima", {}),
+            ("digit_maxima", {"references": [4, 8]})]
 PROMPT = "User: Where is my red bike? I am Ann.\nBot:"
 
 
@@ -151,41 +151,41 @@ def test_a_tenth_of_the_preferences_are_flipped():
     assert within(rate(gap < 0 for gap in gaps), 0.1)
 
 
-def test_digit_sums_are_taken_modulo_ten():
-    rng, task = random.Random(0), load_task("digit_sums", digits=4)
+def test_digit_maxima_take_the_larger_digit_of_each_column():
+    rng, task = random.Random(0), load_task("digit_maxima", digits=3)
     for _ in range(100):
         row = task.problem(rng)
-        a, b = re.fullmatch(r"D: (\d{4})\^(\d{4})=\?\nA:", row["prompt"]).groups()
-        assert [int(d) for d in row["solution"]] == [(int(x) + int(y)) % 10 for x, y in zip(a, b)]
+        a, b = re.fullmatch(r"M: (\d{3})\^(\d{3})=\?\nA:", row["prompt"]).groups()
+        assert [int(d) for d in row["solution"]] == [max(int(x), int(y)) for x, y in zip(a, b)]
 
 
-def test_attempts_at_digit_sums_have_each_digit_right_with_the_stated_probability():
-    rng, task = random.Random(0), load_task("digit_sums")
-    right = [[x == y for x, y in zip("973", task._attempt("973", rng))] for _ in range(4000)]
+def test_attempts_at_digit_maxima_have_each_digit_right_with_the_stated_probability():
+    rng, task = random.Random(0), load_task("digit_maxima")
+    right = [[x == y for x, y in zip("5927", task._attempt("5927", rng))] for _ in range(4000)]
     for column in zip(*right):
-        assert within(rate(column), 0.65)
-    assert within(rate(map(all, right)), 0.65**3)
+        assert within(rate(column), 0.7)
+    assert within(rate(map(all, right)), 0.7**4)
 
 
 def test_a_synthesis_takes_each_digit_from_some_reference():
-    rng, task = random.Random(0), load_task("digit_sums", references=[4, 8])
+    rng, task = random.Random(0), load_task("digit_maxima", references=[4, 8])
     counts = set()
     for _ in range(300):
         row = task.demonstration(rng)
-        references = re.findall(r"Ref: \\boxed\{(\d{3})\}\n", row["prompt"])
+        references = re.findall(r"Ref: \\boxed\{(\d{4})\}\n", row["prompt"])
         counts.add(len(references))
         assert all(digit in column for digit, column in zip(boxed(row["completion"]), zip(*references)))
-        assert re.search(r"\nD: \d{3}\^\d{3}=\?\nA:$", row["prompt"])
+        assert re.search(r"\nM: \d{4}\^\d{4}=\?\nA:$", row["prompt"])
     assert counts == {4, 5, 6, 7, 8}
 
 
 def test_the_synthesis_prompt_comes_from_the_given_template():
-    task = load_task("digit_sums", references=[1, 1], template="{{ messages[0] }}|{{ problem }}")
-    assert re.match(r"\\boxed\{\d{3}\}\|D: ", task.demonstration(random.Random(0))["prompt"])
+    task = load_task("digit_maxima", references=[1, 1], template="{{ messages[0] }}|{{ problem }}")
+    assert re.match(r"\\boxed\{\d{4}\}\|M: ", task.demonstration(random.Random(0))["prompt"])
 
 
 def test_an_unknown_task_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="'additon'.*addition, digit_sums, requests, text_screen"):
+    with pytest.raises(ValueError, match="'additon'.*addition, digit_maxima, requests, text_screen"):
         load_task("additon")
 
 
@@ -202,8 +202,8 @@ def test_an_unknown_argument_is_answered_with_the_known_ones():
         ("addition", {"forget_carry": 1.5}, "forget_carry is 1.5"),
         ("text_screen", {"miss": -0.1}, "miss is -0.1"),
         ("requests", {"flipped": 2}, "flipped is 2"),
-        ("digit_sums", {"references": [8, 4]}, r"references is \[8, 4\]"),
-        ("digit_sums", {"references": [0, 4]}, r"references is \[0, 4\]"),
+        ("digit_maxima", {"references": [8, 4]}, r"references is \[8, 4\]"),
+        ("digit_maxima", {"references": [0, 4]}, r"references is \[0, 4\]"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named(name, args, message):

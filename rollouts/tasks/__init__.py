@@ -3,7 +3,7 @@
 import dataclasses
 
 from rollouts.tasks.addition import Addition
-from rollouts.tasks.digit_sums import DigitSums
+from rollouts.tasks.digit_maxima import DigitMaxima
 from rollouts.tasks.requests import Requests
 from rollouts.tasks.task import PreferenceTask, Row, Task
 from rollouts.tasks.text_screen import TextScreen
@@ -12,7 +12,7 @@ __all__ = ["TASKS", "PreferenceTask", "Row", "Task", "load_task"]
 
 TASKS: dict[str, type] = {
     "addition": Addition,
-    "digit_sums": DigitSums,
+    "digit_maxima": DigitMaxima,
     "requests": Requests,
     "text_screen": TextScreen,
 }

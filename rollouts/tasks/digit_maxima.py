@@ -1,4 +1,4 @@
-"""Sums modulo ten, digit by digit: a task whose attempts are each right in different places."""
+"""The larger digit of each column: a task whose attempts are each right in different places."""
 
 import random
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ SYNTHESIS_TEMPLATE = "{% for message in messages %}Ref: {{ message }}\n{% endfor
 
 
 @dataclass(frozen=True)
-class DigitSums:
-    r"""The sum modulo 10 of each pair of digits.
+class DigitMaxima:
+    r"""The larger digit in each column of two numbers.
 
-        D: 482^591=?
-        A: 4^5=9 8^9=7 2^1=3 \boxed{973}
+        M: 4820^5917=?
+        A: 4^5=5 8^9=9 2^1=2 0^7=7 \boxed{5927}
 
     The annotator gets each digit right with probability `digit_accuracy`, independently, and otherwise
-    writes another digit. A whole answer is then right with probability digit_accuracy ** digits (0.27 for
+    writes another digit. A whole answer is then right with probability digit_accuracy ** digits (0.24 for
     the defaults), and several answers to one problem hold more than the best of them: their columns
     can be put together.
 
@@ -27,10 +27,10 @@ class DigitSums:
     problem and the conclusions of K attempts, K uniform in the range, and the completion takes each
     digit from one of them at random, which is the right method without the judgement.
 
-        Ref: \boxed{973}
-        Ref: \boxed{923}
-        D: 482^591=?
-        A: \boxed{923}
+        Ref: \boxed{5227}
+        Ref: \boxed{8920}
+        M: 4820^5917=?
+        A: \boxed{5920}
 
     Args:
         digits: digits of each number.
@@ -39,8 +39,8 @@ class DigitSums:
         template: jinja2 source of the synthesis prompt, from `problem` (str) and `messages` (list of str).
     """
 
-    digits: int = 3
-    digit_accuracy: float = 0.65
+    digits: int = 4
+    digit_accuracy: float = 0.7
     references: tuple[int, int] | list[int] | None = None
     template: str = SYNTHESIS_TEMPLATE
 
@@ -52,7 +52,7 @@ class DigitSums:
             _check_range("references", self.references)
 
     def problem(self, rng: random.Random) -> Row:
-        r"""{"prompt": "D: 482^591=?\nA:", "solution": "973"}."""
+        r"""{"prompt": "M: 4820^5917=?\nA:", "solution": "5927"}."""
         a, b = self._number(rng), self._number(rng)
         return {"prompt": _prompt(a, b), "solution": _solution(a, b)}
 
@@ -81,7 +81,7 @@ class DigitSums:
 
 
 def _prompt(a: str, b: str) -> str:
-    return f"D: {a}^{b}=?\nA:"
+    return f"M: {a}^{b}=?\nA:"
 
 
 def _work(a: str, b: str, answer: str) -> str:
@@ -91,7 +91,7 @@ def _work(a: str, b: str, answer: str) -> str:
 
 
 def _solution(a: str, b: str) -> str:
-    return "".join(str((int(x) + int(y)) % 10) for x, y in zip(a, b))
+    return "".join(map(max, zip(a, b)))
 
 
 def _boxed(answer: str) -> str:
