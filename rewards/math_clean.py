@@ -32,9 +32,9 @@ _CHARACTERS = str.maketrans(
 _DROPPED = re.compile(
     r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|left|right|middle|[bB]ig{1,2}[lrm]?|[bB]igg?|"
     r"rm|bf|it|mathstrut|strut|hfill|nonumber|notag|phantom\{[^{}]*\}|label\{[^{}]*\}|tag\{[^{}]*\}|"
-    r"hspace\*?\{[^{}]*\}|vspace\*?\{[^{}]*\}|color\{[^{}]*\})(?![a-zA-Z])"
+    r"hspace\*?\{[^{}]*\}|vspace\*?\{[^{}]*\}|(?:text)?color\s*\{[^{}]*\})(?![a-zA-Z])"
 )
-_SPACES = re.compile(r"\\(?:quad|qquad|enspace|thinspace|space)(?![a-zA-Z])|\\[;: ]|~")
+_SPACES = re.compile(r"\\q?quad|\\(?:enspace|thinspace|space)(?![a-zA-Z])|(?<!\\)\\[;: ]|~")
 _RENAMED = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le", "geq": "ge",
     "leqslant": "le", "geqslant": "ge", "neq": "ne", "lt": "<", "gt": ">", "varnothing": "emptyset", "ast": "cdot",
@@ -44,6 +44,7 @@ _RENAMED = {
     "backslash": "setminus", "imath": "i", "ne": "ne", "percent": "%", "thinspace": " ", "div": "div", "tg": "tan",
     "ctg": "cot", "arctg": "arctan", "sfrac": "frac", "nicefrac": "frac",
 }  # fmt: skip
+_OVER = re.compile(r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _WRAPPERS = re.compile(r"\\(?:boxed|fbox|mathbf|mathit|mathcal|boldsymbol|bm|mathsf|underline|overrightarrow|vec|hat|widehat|ensuremath|mathring|emph)\s*\{")
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|textit|textrm|textnormal|mbox|hbox|operatorname\*?|texttt|textsf)\s*\{([^{}]*)\}")
@@ -56,13 +57,15 @@ _ELLIPSIS = re.compile(r"\\(?:ldots|cdots|dots|dotsc|dotsb)(?![a-zA-Z])|…")
 def clean(answer: str) -> str:
     """The answer without dollar signs, spacing, styles, units of currency, markdown and final punctuation."""
     text = _unicode(answer)
+    if r"\begin" not in text:
+        text = re.sub(r"\\\\(?=[a-zA-Z()\[\]{}])", r"\\", text)  # escaped once too often
     text = _THOUSANDS_TEX.sub("", text)
-    text = re.sub(r"\\[!,]", " ", text).replace("{,}", ",")
+    text = re.sub(r"(?<!\\)\\[!,]", " ", text).replace("{,}", ",")
     text = _SPACES.sub(" ", _DROPPED.sub(" ", text))
     text = _COMMAND.sub(_rename, text)
     text = text.replace(r"\$", "").replace("$", " ").replace(r"\%", "%").replace(r"\#", "#").replace(r"\&", "&")
-    text = re.sub(r"\\[()\[\]]", " ", text)
-    text = _unwrap(text)
+    text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
+    text = _OVER.sub(r"\\frac{\1}{\2}", _unwrap(text))
     text = re.sub(r"[€£¥₹]|\*\*|`", "", text)
     text = _ELLIPSIS.sub("...", text)
     text = _THOUSANDS_SPACE.sub(lambda m: m.group(0).replace(" ", ""), text)

@@ -21,6 +21,7 @@ _INTEGER = re.compile(r"[-+]?\d+")
 _DEGREE = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*(?:\\text\s*\{\s*[CFK]\s*\}|\\mathrm\s*\{\s*[CFK]\s*\}|[CFK]\b)?(?=\s*(?:$|[,;)\]}]))")
 _DEGREE_WORD = re.compile(r"\s*(?:\\(?:text|mathrm)\s*\{\s*deg(?:ree)?s?\.?\s*\}|\bdeg(?:ree)?s?\b\.?)\s*(?:Celsius|Fahrenheit)?(?=\s*(?:$|[,;)\]}]))", re.I)
 _PERCENT_WORD = re.compile(r"\s*(?:\\(?:text|mathrm)\s*\{\s*(?:percent|percentage|pct|%)\s*\}|\b(?:percent|percentage|pct)\b)", re.I)
+_MODULUS = re.compile(r"\s*(?:\\pmod|\(\s*\\?(?:bmod|mod|text\s*\{\s*mod\s*\}|mathrm\s*\{\s*mod\s*\}))\s*\{?\s*(\w+)\s*\}?\s*\)?\s*$")
 _DECIMAL_COMMA = re.compile(r"([-+]?\d+),(\d+)")
 _IDENTICAL_IS_WRONG = re.compile(r"(?:/|\\div)\s*0(?![.\d])|\\frac\s*(?:\{[^{}]*\}|\d)\s*(?:\{\s*0\s*\}|0)")
 
@@ -74,7 +75,7 @@ def _canonical_integer(text: str) -> str:
 def _decide(gold: str, pred: str, simplified: bool, timeout_s: float) -> Verdict:
     if _IDENTICAL_IS_WRONG.search(pred):
         return Verdict(False, "undefined")
-    if gold.replace(" ", "") == pred.replace(" ", ""):
+    if _squeeze(gold) == _squeeze(pred):
         return Verdict(True, "equal_text") if not simplified else _check_simplified(pred, Verdict(True, "equal_text"))
     choice = math_words.same_choice(gold, pred)
     if choice is not None:
@@ -93,6 +94,11 @@ def _decide(gold: str, pred: str, simplified: bool, timeout_s: float) -> Verdict
     if unparsed and math_slow.is_worth_asking(gold, pred):
         return _ask_slow(gold, pred, timeout_s)
     return Verdict(False, "unparsable" if unparsed else "tree")
+
+
+def _squeeze(text: str) -> str:
+    """Without the spaces that mean nothing; those between two digits do."""
+    return re.sub(r"(?<!\d) | (?!\d)", "", text)
 
 
 def _ask_slow(gold: str, pred: str, timeout_s: float) -> Verdict:
@@ -117,6 +123,10 @@ def _readings(gold: str, pred: str) -> Iterator[tuple[str, str]]:
     """Pairs to compare, the plainest first: signs and units that only one side writes are forgiven."""
     gold, pred = _PERCENT_WORD.sub("%", gold), _PERCENT_WORD.sub("%", pred)
     gold, pred = _DEGREE_WORD.sub(r"^\\circ", gold), _DEGREE_WORD.sub(r"^\\circ", pred)
+    ours, theirs = _MODULUS.search(gold), _MODULUS.search(pred)
+    if ours and theirs and ours[1].strip() != theirs[1].strip():
+        return
+    gold, pred = _MODULUS.sub("", gold), _MODULUS.sub("", pred)
     joined = join_thousands(gold), join_thousands(pred)
     yield joined
     if joined[1] != pred and re.search(r",|;", joined[0]):
@@ -156,12 +166,10 @@ def _trees(gold: str, pred: str) -> tuple[tuple[str, Node | None], tuple[str, No
     from rewards.math_units import conversion, split_unit
 
     (gold_core, gold_unit, gold_sure), (pred_core, pred_unit, pred_sure) = split_unit(gold), split_unit(pred)
-    if not gold_sure and (pred_unit is None or pred_core == pred) and not _is_plain_number(pred):
+    if not gold_sure and pred_unit is None and not (_is_plain_number(pred) and _is_spaced(gold)):
         gold_core, gold_unit = gold, None
-    if not pred_sure and gold_unit is None and not _is_plain_number(gold):
+    if not pred_sure and gold_unit is None and not (_is_plain_number(gold) and _is_spaced(pred)):
         pred_core, pred_unit = pred, None
-    if gold_unit is not None and pred_unit is None and gold_unit.dimensions is None and not _is_plain_number(pred_core):
-        pass
     factor = conversion(gold_unit, pred_unit)
     gold_tree, pred_tree = _parse(gold_core), _parse(pred_core)
     if factor is None:
@@ -172,6 +180,11 @@ def _trees(gold: str, pred: str) -> tuple[tuple[str, Node | None], tuple[str, No
 
 
 _NEVER = Node("text", (), "a unit that contradicts the reference")
+
+
+def _is_spaced(text: str) -> bool:
+    """Whether the last letter stands apart, "3 m": more likely metres than a factor m."""
+    return bool(re.search(r"\s[a-zA-Z]$", text))
 
 
 def _is_plain_number(text: str) -> bool:

@@ -24,16 +24,17 @@ _NOT_JOINED = re.compile(
 )
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.S | re.I)
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
-_NOUN = r"(?:answer|result|solution|value|option|choice|conclusion)"
+_NOUN = r"(?:answer|result|solution|option|choice|conclusion)"
 _PHRASE = re.compile(
     rf"""(?:
-      \b(?:final|correct|right)?[ ]?{_NOUN}s?\b[*_"'\]\)]*(?:[ ](?:to|for|of|in|that)\b[^.:\n=]{{0,80}}?)?
+      \b(?:final|correct|right)?[ ]?{_NOUN}s?\b[*_"'\]\)]*(?:[ ](?:to|for|of|in|that)\b[^.,:\n=]{{0,60}}?)?
         \s*(?:\bis\b|\bare\b|\bwould[ ]be\b|\bshould[ ]be\b|\bmust[ ]be\b|\bequals\b|\bwill[ ]be\b|=|:|：|\bas\b[ ]follows:?)[*_]*\s*[:：]?
     | (?:最终)?答案(?:应该|应)?\s*(?:是|为|就是|等于)?\s*[:：]?
     | (?:结果|解|值)\s*(?:是|为|等于)\s*[:：]?
     | (?:故|应|因此|所以)选(?:择)?\s*[:：]?
     | \b(?:choose|select|pick)[ ](?:option|choice|answer)?
     | \banswer[ ](?=[(]?[A-J][).\s])
+    | \banswer[ ]*(?=\$|\\\(|\\\[)
     )[ \t*_]*""",
     re.X | re.I,
 )
@@ -49,7 +50,9 @@ _NOT_AN_ANSWER = re.compile(
 _SENTENCE_END = re.compile(r"(?<=[^\s.])[.。!！?？](?=\s+[^\d\s]|\s*$)|(?<=[^\d\s])[.。](?=\s)|[。]|\bI hope\b|\n\s*\n")
 _MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.S)
 _SPAN_JOIN = re.compile(r"\s*(?:,|;|\band\b|\bor\b|, and|, or)\s*")
-_HEDGE = re.compile(r"\b(?:either|maybe|perhaps|possibly|might|could be|not sure|guess|if|unless|let|suppose|assume|given)\b|\?", re.I)
+_HEDGE = re.compile(
+    r"\b(?:either|maybe|perhaps|possibly|might|could be|not sure|guess)\b|\?|^\W*(?:if|unless|let|suppose|assume|given)\b", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,9 @@ def _from_phrase(text: str) -> Extracted | None:
 
 def _candidate(rest: str) -> str:
     """The answer at the start of `rest`: adjoining math spans, or the words up to the end of the sentence."""
-    rest = rest.lstrip(" \t\n*_:：")
+    rest = rest.lstrip(" \t\n*_:：\"'\\" if rest.lstrip(" *_:：").startswith(('\\"', '"')) else " \t\n*_:：")
+    if _NOT_AN_ANSWER.match(rest):
+        return ""
     spans = _leading_spans(rest)
     if spans:
         return spans
@@ -227,26 +232,37 @@ def _leading_spans(rest: str) -> str:
 
 
 def _reduce_prose(sentence: str) -> str:
-    """The answer in a sentence such as "the largest n is 34" or "**x = 5** apples"."""
+    """The answer in a sentence such as "the largest n is 34", "**x = 5** apples" or "she needs 12 eggs"."""
     text = sentence.strip().strip("*_` ").strip()
-    words = re.sub(r"\\[a-zA-Z]+|\$[^$]*\$", " ", text)
-    if len(re.findall(r"[A-Za-z]{2,}", words)) <= 3:
-        return text
-    pieces = re.split(r"\b(?:is|are|equals|be|was)\b(?:\s+(?:equal\s+to|approximately|exactly|therefore|thus|simply|just))*\s*:?", text)
+    pieces = re.split(r"\b(?:is|are|equals|be|was|were)\b(?:\s+(?:equal\s+to|approximately|exactly|therefore|thus|just))*\s*:?", text)
     last = pieces[-1].strip()
-    if last and re.search(r"[\d\\$]|^[A-J]\b|^\(?[a-zA-Z]\)?$", last):
-        spans = _leading_spans(last)
-        return spans or last
-    return text
+    if len(pieces) > 1 and last and re.search(r"[\d\\$]|^\(?[a-zA-Z]\)?$", last):
+        return _leading_spans(last) or (last if _is_short(last) else _only_number(last))
+    return text if _is_short(text) else _only_number(text)
+
+
+def _is_short(text: str) -> bool:
+    return len(re.findall(r"[A-Za-z]{2,}", re.sub(r"\\[a-zA-Z]+|\$[^$]*\$|\{[^{}]*\}", " ", text))) <= 3
+
+
+def _only_number(text: str) -> str:
+    """The one number or formula of a sentence; the whole sentence when it has none, nothing when it has several."""
+    spans = [next(g for g in match.groups() if g is not None) for match in _MATH_SPAN.finditer(text)]
+    numbers = _NUMBER.findall(_MATH_SPAN.sub(" ", text))
+    found = [span for span in spans if not re.fullmatch(r"\s*[a-zA-Z]\s*", span)] + numbers
+    if not found:
+        return text
+    return found[0] if len(found) == 1 else ""
 
 
 def _whole_text(text: str) -> Extracted | None:
     """The text itself, when it is one line of mathematics or a word or two."""
     if not text or len(text) > 400 or "\n\n" in text:
         return None
-    if not looks_like_answer(text):
-        return None
-    return Extracted(text, "whole")
+    outside = _MATH_SPAN.sub(" ", text)
+    if outside != text and re.search(r"[A-Za-z]{2,}", re.sub(r"\b(?:and|or|percent|pct|degrees?|[A-Za-z]+\s*$)", "", outside)):
+        return None  # words around mathematics: a sentence
+    return Extracted(text, "whole") if looks_like_answer(text) else None
 
 
 def looks_like_answer(text: str) -> bool:
@@ -260,6 +276,7 @@ def looks_like_answer(text: str) -> bool:
 
 def _last_expression(text: str) -> Extracted:
     """What the response ends with; nothing if it breaks off, hedges, or ends in words."""
+    text = re.sub(r"\s*I hope[^.]*\.?\s*$", "", text)
     lines = [line for line in text.split("\n") if line.strip()]
     if not lines:
         return Extracted("", "none")
@@ -279,9 +296,15 @@ def _last_expression(text: str) -> Extracted:
             after = re.match(r"\s*(?:\\?%|percent|pct)", tail)
             return Extracted(" , ".join(parts) + (after.group() if after else ""), "last_expression")
     match = _ENDING.search(sentence)
-    return Extracted(match.group(1).strip(), "last_expression") if match else Extracted("", "none")
+    if match:
+        return Extracted(match.group(1).strip(), "last_expression")
+    conclusion = _CONCLUSION.match(sentence)
+    number = _only_number(sentence[conclusion.end() :]) if conclusion and sentence.rstrip().endswith((".", "!", "。")) else ""
+    return Extracted(number, "conclusion") if re.search(r"\d", number) else Extracted("", "none")
 
 
+_NUMBER = re.compile(r"[-+]?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?(?:\s*\\?%)?")
+_CONCLUSION = re.compile(r"\W*(?:therefore|thus|hence|so|in total|in conclusion|finally|consequently|altogether)\b", re.I)
 _ENDING = re.compile(
     r"(?:^|[\s=:(（$€£¥是为])"
     r"([-−+]?[$€£¥]?\\?[$]?(?:\d[\d,. ]*\d|\d|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"

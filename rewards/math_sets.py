@@ -146,7 +146,7 @@ def intersect(a: RealSet, b: RealSet) -> RealSet:
 def _inequality(node: Node) -> RealSet | None:
     """A chain in one symbol, each link linear in it or in one absolute value of it."""
     result = ALL_REALS
-    sides = node.args
+    sides = tuple(_plain_symbols(side) for side in node.args)
     symbols = {name for side in sides for name in symbols_of(side)}
     if len(symbols) != 1 or node.name == "=":
         return None
@@ -156,6 +156,13 @@ def _inequality(node: Node) -> RealSet | None:
             return None
         result = intersect(result, link)
     return result
+
+
+def _plain_symbols(node: Node) -> Node:
+    """f(x) as a symbol of its own: 0 < f(x) < 1 says that f(x) lies in (0, 1)."""
+    if node.kind == "func" and node.name.startswith("?"):
+        return Node("sym", (), node.name)
+    return Node(node.kind, tuple(_plain_symbols(arg) for arg in node.args), node.name, node.value)
 
 
 def _link(left: Node, operator: str, right: Node, symbol: str) -> RealSet | None:

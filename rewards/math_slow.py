@@ -23,6 +23,7 @@ _WORTH_IT = re.compile(
     r"\\(?:int|iint|oint|sum|prod|lim|partial|nabla|begin|mathbb|pmod|bmod|mod|cdots|to|forall|exists|infty|prime|"
     r"overline|hat|vec|dot|Re|Im|operatorname)(?![a-zA-Z])"
 )
+_COMPUTES = re.compile(r"\\(?:int|sum|prod|lim)(?![a-zA-Z])")  # may be a number in the end
 _PROSE = re.compile(r"[a-zA-Z]{4,}")
 
 _pool: Any = None
@@ -38,7 +39,7 @@ def is_worth_asking(gold: str, pred: str) -> bool:
     """Whether both answers look like mathematics that only sympy may know, and neither like an explosion."""
     if max(len(gold), len(pred)) > _MAX_CHARS or is_explosive(gold) or is_explosive(pred):
         return False
-    if not (_WORTH_IT.search(gold) and _WORTH_IT.search(pred)):
+    if not (_WORTH_IT.search(gold) and _WORTH_IT.search(pred) or _COMPUTES.search(gold + pred)):
         return False
     return not any(_PROSE.search(re.sub(r"\\[a-zA-Z]+\*?(?:\{[a-zA-Z*]+\})?", " ", text)) for text in (gold, pred))
 

@@ -58,7 +58,7 @@ _TOKEN = re.compile(
     r"|\\end\s*\{(?P<end>[a-zA-Z*]+)\}"
     r"|(?P<cmd>\\[a-zA-Z]+|\\[{}|])"
     r"|(?P<newline>\\\\(?:\[[^\]]*\])?)"
-    r"|(?P<num>(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+(?![a-zA-Z\d]))?)"
+    r"|(?P<num>(?:\d+\.\d*(?=\s*\\(?:overline|bar|dot)\b|\(\d+\))|\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+(?![a-zA-Z\d]))?)"
     r"|(?P<dots>\.{3,})"
     r"|(?P<op><=|>=|!=|==|\*\*|[-+*/^_(){}\[\]|=<>,;:!%&'])"
     r"|(?P<word>[a-zA-Z]+)"
@@ -140,6 +140,7 @@ class _Parser:
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = tokens
         self.position = 0
+        self.reversed_brackets = 0  # open ]..., where "[" closes
         self.bars = 0  # open |...|, where another bar closes
 
     def at_end(self) -> bool:
@@ -356,6 +357,8 @@ class _Parser:
             return text[1:] in FUNCTIONS | _GREEK or text in (
                 "\\frac", "\\sqrt", "\\pi", "\\infty", "\\binom", "\\lfloor", "\\lceil", "\\{", "\\langle", "\\inf", "\\infinity", "\\oo"
             )  # fmt: skip
+        if text == "[" and self.reversed_brackets:
+            return False
         return text in ("(", "[", "{") or (text == "|" and self.bars == 0)
 
     # atoms
@@ -404,6 +407,10 @@ class _Parser:
             self.position += 1
             block = self._digits_group()
             return _repeating_number(text if "." in text else text + ".", block)
+        if "." in text and self.peek() == "(" and self.kind(1) == "num" and self.peek(2) == ")":
+            block = self.peek(1)
+            self.position += 3
+            return _repeating_number(text, block)
         if self.kind() == "dots" and "." in text:
             match = re.search(r"(\d+?)\1{2,}\d*$|(\d{2,})\2$", text.split(".")[1])
             if match is None:
@@ -581,7 +588,9 @@ class _Parser:
         return (node,)
 
     def _bracket(self, opening: str) -> Node:
+        self.reversed_brackets += opening == "]"
         inner = self.statement()
+        self.reversed_brackets -= opening == "]"
         closing = self.accept(*_CLOSE, "[")
         if not closing:
             raise Unparsable("a bracket that is not closed")
@@ -653,7 +662,8 @@ _WORD_BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "
 def normal_words(text: str) -> str:
     """Words in lower case without punctuation and articles."""
     words = re.findall(r"[\w\u4e00-\u9fff]+(?:['.]\w+)*", text.lower())
-    return " ".join(w for w in words if w not in ("the", "a", "an")) or " ".join(words)
+    kept = [w for w in words if w not in ("the", "a", "an")]
+    return " ".join(kept if any(len(w) > 1 for w in kept) else words)
 
 
 def _signed(sign: str, node: Node) -> Node:

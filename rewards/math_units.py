@@ -49,19 +49,15 @@ _define("years", one="year years yr yrs")
 _define("people", one="people persons person")
 _define("sq", one="units unit")
 
-_SINGLE_LETTERS = frozenset("m g s h t l L J N W V A K")
 _LABEL_STOP = frozenset(
     "pi and or if for when where sqrt sin cos tan log ln exp infty inf infinity oo frac union cup mod no yes true false is".split()
 )
+_UNIT_PART = r"\{\s*((?:\\(?:text|mathrm)\s*\{)?\s*[a-zA-Z]+(?:\^\{?\d\}?)?\s*\}?(?:\^\{?\d\}?)?)\s*\}"
+_UNIT_FRACTION = re.compile(r"\s*\\frac\s*" + _UNIT_PART + r"\s*" + _UNIT_PART + "$")
 _TEXT_UNIT = re.compile(
     r"\\(?:text|mathrm|textbf|textit|textrm|textnormal|mbox|hbox|operatorname|texttt|textsf)\s*\{([^{}]*)\}"
     r"((?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?)"
 )
-_TAIL = re.compile(
-    r"^(?P<core>.*?[\d)}\]%!a-zA-Z])\s*(?P<unit>(?:(?:\s+|(?<=[\d})\]]))(?:per|/|square|sq|cubic|[a-zA-Z]+\.?)"
-    r"(?:\s*\^\s*\{?-?\d\}?)?(?:\s*/\s*[a-zA-Z]+(?:\s*\^\s*\{?\d\}?)?)*)+)$"
-)
-
 
 @dataclass(frozen=True)
 class Unit:
@@ -77,12 +73,19 @@ def split_unit(text: str) -> tuple[str, Unit | None, bool]:
 
     "15\mbox{ cm}^2" -> ("15", cm^2, True);   "12 apples" -> ("12", "apples", True)
     """
+    text = _UNIT_FRACTION.sub(_flat_fraction, text)
     core, words = _split_text_unit(text)
     certain = True
     if not words:
         core, words = _split_word_unit(text)
-        certain = not (words in _SINGLE_LETTERS or len(words) == 1)
+        certain = len(words) > 1
     return (core, read_unit(words), certain) if words else (text, None, True)
+
+
+def _flat_fraction(match: re.Match[str]) -> str:
+    top, bottom = (re.sub(r"\\(?:text|mathrm)\s*|[{}]", "", part).strip() for part in match.groups())
+    known = all(part.split("^")[0] in _BASE for part in (top, bottom))
+    return rf" \text{{{top}/{bottom}}}" if known else match.group()
 
 
 def _split_text_unit(text: str) -> tuple[str, str]:
@@ -107,6 +110,9 @@ def _split_text_unit(text: str) -> tuple[str, str]:
 
 
 def _split_word_unit(text: str) -> tuple[str, str]:
+    chinese = re.match(r"^([-+]?[\d.,/ ]*\d)\s*([\u4e00-\u9fff]{1,6})$", text)
+    if chinese:
+        return chinese.group(1), chinese.group(2)
     match = re.match(r"^(?P<core>[-+]?(?:[\d.,/\s]|\\frac\s*\{\d+\}\s*\{\d+\}|\\pi|\\sqrt\s*\{\d+\}|\\cdot|\\times|\^\{?-?\d+\}?|[()])*[\d})i%])"
                      r"\s*(?P<unit>(?:/\s*)?[a-zA-Z][a-zA-Z/ .\^{}\d]*)$", text)  # fmt: skip
     if match is None:
