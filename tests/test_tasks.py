@@ -151,6 +151,13 @@ def test_a_tenth_of_the_preferences_are_flipped():
     assert within(rate(gap < 0 for gap in gaps), 0.1)
 
 
+def test_compared_replies_may_break_off_and_are_then_the_worse_ones():
+    rng, task = random.Random(0), load_task("requests", flipped=0)
+    rows = [task.preference(rng) for _ in range(4000)]
+    assert all(utility(row["prompt"], row["chosen"]) > -3 for row in rows)
+    assert rate(utility(row["prompt"], row["rejected"]) == -3 for row in rows) > 0.15
+
+
 def test_digit_maxima_take_the_larger_digit_of_each_column():
     rng, task = random.Random(0), load_task("digit_maxima", digits=3)
     for _ in range(100):

@@ -34,16 +34,19 @@ class Requests:
             each with half of the rest.
         on_topic: probability that a sentence is about the thing asked for, not a random one.
         more: probability of each further sentence, up to three in all.
+        cut_short: probability that a compared reply breaks off after some word. A reward model that never
+            saw such replies rates a polite opener alone highly, and the policy finds that out.
         flipped: probability that a preference label is wrong.
     """
 
     polite: float = 0.3
     on_topic: float = 0.6
     more: float = 0.6
+    cut_short: float = 0.15
     flipped: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("polite", "on_topic", "more", "flipped"):
+        for name in ("polite", "on_topic", "more", "cut_short", "flipped"):
             check_probability(name, getattr(self, name))
 
     def problem(self, rng: random.Random) -> Row:
@@ -67,10 +70,17 @@ class Requests:
     def _two_replies(self, prompt: str, thing: str, rng: random.Random) -> list[str]:
         """Two replies of different utility, the worse first."""
         while True:
-            replies = [self._reply(thing, rng), self._reply(thing, rng)]
+            replies = [self._compared_reply(thing, rng), self._compared_reply(thing, rng)]
             replies.sort(key=lambda reply: utility(prompt, reply))
             if utility(prompt, replies[0]) < utility(prompt, replies[1]):
                 return replies
+
+    def _compared_reply(self, thing: str, rng: random.Random) -> str:
+        reply = self._reply(thing, rng)
+        if rng.random() >= self.cut_short:
+            return reply
+        words = reply.split()
+        return " " + " ".join(words[: rng.randrange(1, len(words))])
 
     def _reply(self, thing: str, rng: random.Random) -> str:
         reply = self._opener(rng) + self._sentence(thing, rng)
