@@ -1,4 +1,7 @@
-"""The command `stepladder`: parses, calls, prints. Exit codes: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+"""The command `stepladder`: parses, calls, prints.
+
+Exit codes: 0 done, 1 the run failed, 2 the user's mistake, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from rl.errors import Interrupted, RunFailed, UserError
-from rl.recipe import Recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command."""
+    """Runs one command; its exit code."""
     # Before torch, transformers or ray are imported by anything.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    parsed = _parser().parse_args(arguments)
     try:
+        parsed = _parsed(sys.argv[1:] if arguments is None else arguments)
         parsed.command(parsed)
     except UserError as error:
         return _fail(str(error), 2)
@@ -30,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), 1)
     except (Interrupted, KeyboardInterrupt) as error:
         return _fail(str(error) or "interrupted; run the same command to continue from the last checkpoint", 130)
+    except SystemExit as stop:  # argparse: 0 after --help and --version, 2 after a mistake
+        return stop.code if isinstance(stop.code, int) else 1
     return 0
 
 
@@ -38,9 +42,23 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command and its arguments. Overrides may also stand behind options, which argparse alone refuses."""
+    parser = _parser()
+    parsed, rest = parser.parse_known_args(arguments)
+    misplaced = [text for text in rest if text.startswith("-") or "=" not in text or not hasattr(parsed, "overrides")]
+    if misplaced:
+        parser.error(f"unrecognized arguments: {' '.join(misplaced)}")
+    if rest:
+        parsed.overrides = [*parsed.overrides, *rest]
+    return parsed
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stepladder", description="RL post-training: SFT, RLVR, RLHF, PaCoRe")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    parser.set_defaults(command=lambda parsed: parser.print_help())
+    commands = parser.add_subparsers(metavar="COMMAND")
     run = commands.add_parser("run", help="run all stages of a recipe; run again to continue where it stopped")
     _recipe_arguments(run)
     run.add_argument("--run-dir", type=Path, help="default: runs/<name of the recipe>")
@@ -48,7 +66,23 @@ def _parser() -> argparse.ArgumentParser:
     validate = commands.add_parser("validate", help="check a recipe without loading a model; print derived numbers")
     _recipe_arguments(validate)
     validate.set_defaults(command=_validate)
-    score = commands.add_parser("score", help="score a JSONL file of completions with a reward")
+    _score_parser(commands.add_parser("score", help="score a JSONL file of completions with a reward"))
+    report = commands.add_parser("report", help="write report.html of a run directory")
+    report.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    report.set_defaults(command=_report)
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("stepladder")
+    except PackageNotFoundError:  # run from the source folder without an install
+        return "(not installed)"
+
+
+def _score_parser(score: argparse.ArgumentParser) -> None:
     score.add_argument("file", type=Path, metavar="FILE.jsonl", help="rows with `completion` and the reward's columns")
     score.add_argument("--reward", required=True, help="built-in name, package.module:function or file.py:function")
     score.add_argument("--arg", action="append", default=[], metavar="KEY=VALUE", help="argument of the reward")
@@ -56,10 +90,6 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--timeout-s", type=float, default=10.0, help="per row (default: 10)")
     score.add_argument("--workers", type=int, default=1)
     score.set_defaults(command=_score)
-    report = commands.add_parser("report", help="write report.html of a run directory")
-    report.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    report.set_defaults(command=_report)
-    return parser
 
 
 def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,37 +97,20 @@ def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="changes to the recipe")
 
 
-def _read(parsed: argparse.Namespace, *, on_this_machine: bool) -> Recipe:
-    """The recipe, checked as far as it can be without a model.
-
-    Raises:
-        UserError: every problem that was found.
-    """
-    from rl.preflight import check
-    from rl.recipe_file import RecipeError, read_recipe
-
-    try:
-        recipe = read_recipe(parsed.recipe, parsed.overrides)
-    except RecipeError as error:
-        raise UserError(str(error)) from None
-    problems = check(recipe, on_this_machine=on_this_machine)
-    if problems:
-        raise UserError("\n".join(f"{parsed.recipe}: {problem}" for problem in problems))
-    return recipe
-
-
 def _run(parsed: argparse.Namespace) -> None:
-    recipe = _read(parsed, on_this_machine=True)
-    from rl.display import make_display
+    from rl.preflight import read_checked
+
+    recipe = read_checked(parsed.recipe, parsed.overrides, on_this_machine=True)
+    from rl.display import make_display  # only now, because this loads torch
     from rl.pipeline import run_pipeline
 
     run_pipeline(recipe, parsed.run_dir or Path("runs") / recipe.name, make_display())
 
 
 def _validate(parsed: argparse.Namespace) -> None:
-    recipe = _read(parsed, on_this_machine=False)
-    from rl.preflight import derived_numbers
+    from rl.preflight import derived_numbers, read_checked
 
+    recipe = read_checked(parsed.recipe, parsed.overrides, on_this_machine=False)
     table = Table(title=f"{parsed.recipe}: valid", title_justify="left")
     for column in ("stage", "quantity", "value"):
         table.add_column(column)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rewards import BUILT_IN, load_reward, required_columns
 from rewards.registry import RewardSpecError
 from rl.cluster import check_engine_installed, model_folder_exists
 from rl.errors import UserError
+from rl.model_hub import hub_problem
 from rl.recipe import (
     EvaluationSection,
     MessageCacheStage,
@@ -23,36 +25,80 @@ from rl.recipe import (
     WeightedSource,
     looks_local,
 )
+from rl.recipe_file import RecipeError, read_raw, validated
 from rl.recipe_sources import DatasetSource, MessageCacheSource, TaskSource
-from rl.sources import SourceOpener, View
+from rl.sources import SourceOpener, View, held_out_rows
 from rollouts.pacore import TemplateError, synthesis_prompt
 from rollouts.prompts import row_content
 from rollouts.rows import DatasetError, Row
 
 
+def read_checked(path: Path, overrides: Sequence[str], *, on_this_machine: bool) -> Recipe:
+    """The recipe, read and checked as far as it can be without a model.
+
+    Raises:
+        RecipeError: every problem that was found, each with the file that its key comes from.
+    """
+    raw = read_raw(path, overrides)
+    recipe = validated(raw)
+    problems = check(recipe, on_this_machine=on_this_machine)
+    if problems:
+        raise RecipeError([raw.located(problem) for problem in problems])
+    return recipe
+
+
 def check(recipe: Recipe, *, on_this_machine: bool) -> list[str]:
-    """Every problem that can be found without loading a model, each with its key and value.
+    """Every problem that can be found without loading a model, each as `key.path: value: what is allowed`.
 
     Args:
-        on_this_machine: also what only matters where the recipe is run: engine installed, hub datasets readable.
+        on_this_machine: also what only matters where the recipe is run: Ray and the engine are installed, and
+            models and datasets on the hub can be read.
     """
-    problems = [*_model_problems(recipe)]
+    problems = [*_model_problems(recipe, on_this_machine)]
     if on_this_machine:
-        try:
-            check_engine_installed(recipe.engine)
-        except UserError as error:
-            problems.append(str(error))
+        problems += _installation_problems(recipe)
     for name, stage in recipe.stages.items():
         problems += [f"stages.{name}.{problem}" for problem in _stage_problems(stage, on_this_machine)]
+    problems += _cache_problems(recipe)
     for name, evaluation in recipe.evaluations.items():
         problems += [f"evaluations.{name}.{problem}" for problem in _evaluation_problems(evaluation, on_this_machine)]
     return problems
 
 
-def _model_problems(recipe: Recipe) -> Iterator[str]:
+def _model_problems(recipe: Recipe, read_hub: bool) -> Iterator[str]:
     path = recipe.model.path
-    if path is not None and looks_local(path) and not model_folder_exists(path):
-        yield f"model.path: {path!r}: no folder with a config.json; a local folder or a hub name organisation/name"
+    if path is None or model_folder_exists(path):
+        return
+    if looks_local(path):
+        found = "the folder has no config.json" if Path(path).expanduser().is_dir() else "there is no such folder"
+        yield f"model.path: {path!r}: {found}; a folder with a model or a hub name organisation/name is expected"
+    elif read_hub and (problem := hub_problem(path)):
+        yield f"model.path: {path!r}: there is no such folder, and {problem}"
+
+
+def _installation_problems(recipe: Recipe) -> Iterator[str]:
+    if importlib.util.find_spec("ray") is None:
+        yield "ray: Ray is not installed; install it with: pip install ray"
+    try:
+        check_engine_installed(recipe.engine)
+    except UserError as error:
+        yield str(error)
+
+
+def _cache_problems(recipe: Recipe) -> Iterator[str]:
+    """Synthesis prompts that ask for more messages than their cache holds."""
+    for name, stage in recipe.stages.items():
+        for index, mixed in enumerate(stage.prompts if isinstance(stage, RlStage) else []):
+            source = mixed.source
+            cache = recipe.stages[source.message_cache] if isinstance(source, MessageCacheSource) else None
+            if isinstance(source, MessageCacheSource) and isinstance(cache, MessageCacheStage):
+                low, high = source.messages
+                if low <= high > cache.samples_per_prompt:
+                    yield (
+                        f"stages.{name}.prompts.{index}.source.messages: [{low}, {high}]: "
+                        f"{source.message_cache!r} keeps {cache.samples_per_prompt} answers per problem "
+                        f"(its samples_per_prompt), which is the highest number allowed"
+                    )
 
 
 def _stage_problems(stage: Stage, read_hub: bool) -> Iterator[str]:
@@ -64,24 +110,31 @@ def _stage_problems(stage: Stage, read_hub: bool) -> Iterator[str]:
     elif isinstance(stage, PreferenceModelStage):
         yield from _source_problems(stage.pairs, "preference", "pairs", read_hub)[1]
     elif isinstance(stage, MessageCacheStage):
-        yield from _pattern_problems(stage.conclusion)
-        yield from _scored_problems([stage.prompts], stage.rewards, "prompts", read_hub)
+        yield from _pattern_problems(stage.conclusion, "conclusion")
+        yield from _scored_problems({"prompts.source": stage.prompts}, stage.rewards, read_hub)
     else:
-        yield from _scored_problems(stage.prompts, stage.rewards, "prompts", read_hub)
+        mixture = {f"prompts.{index}.source": mixed for index, mixed in enumerate(stage.prompts)}
+        yield from _scored_problems(mixture, stage.rewards, read_hub)
 
 
 def _evaluation_problems(section: EvaluationSection, read_hub: bool) -> Iterator[str]:
     if section.synthesis is not None:
-        yield from _pattern_problems(section.synthesis.conclusion)
+        yield from _pattern_problems(section.synthesis.conclusion, "synthesis.conclusion")
         yield from _template_problems(section.synthesis.template, "synthesis.template")
-    yield from _scored_problems([WeightedSource(source=section.prompts)], section.rewards, "prompts", read_hub)
+    problems = [*_scored_problems({"prompts": WeightedSource(source=section.prompts)}, section.rewards, read_hub)]
+    yield from problems
+    if not problems and _read_now(section.prompts, read_hub):
+        try:
+            held_out_rows(_opener().rows(section.prompts, "problem", seed=0), section.num_prompts, "prompts")
+        except DatasetError as error:
+            yield f"num_prompts: {section.num_prompts}: {str(error).removeprefix('prompts: ')}"
 
 
-def _pattern_problems(pattern: str | None) -> Iterator[str]:
+def _pattern_problems(pattern: str | None, key: str) -> Iterator[str]:
     try:
         re.compile(pattern or "")
-    except re.error as error:
-        yield f"conclusion: {pattern!r}: not a regular expression: {error}"
+    except (re.error, OverflowError, RecursionError) as error:
+        yield f"{key}: {pattern!r}: not a regular expression: {error}"
 
 
 def _template_problems(template: str, key: str) -> Iterator[str]:
@@ -92,40 +145,40 @@ def _template_problems(template: str, key: str) -> Iterator[str]:
 
 
 def _scored_problems(
-    mixture: Sequence[WeightedSource], rewards: Sequence[RewardSection], key: str, read_hub: bool
+    mixture: Mapping[str, WeightedSource], rewards: Sequence[RewardSection], read_hub: bool
 ) -> Iterator[str]:
-    """Sources, rewards, and whether the sources have the columns that the rewards need."""
+    """Sources by their key, rewards, and whether the sources have the columns that the rewards need."""
     needed: dict[str, frozenset[str]] = {}
     for index, section in enumerate(rewards):
-        columns, problem = _reward_columns(section)
-        needed[section.label] = columns
+        needed[section.label], problem = _reward_columns(section)
         if problem:
-            yield f"rewards.{index}.fn: {problem}"
-    for index, mixed in enumerate(mixture):
-        row, problems = _source_problems(mixed.source, "problem", f"{key}.{index}.source", read_hub)
+            yield f"rewards.{index}.{problem}"
+    for key, mixed in mixture.items():
+        row, problems = _source_problems(mixed.source, "problem", key, read_hub)
         yield from problems
-        if row is None:
-            continue
-        for label in mixed.rewards or needed:
-            missing = needed.get(label, frozenset()) - set(row)
+        for label in (mixed.rewards or needed) if row is not None else ():
+            missing = needed.get(label, frozenset()) - set(row or ())
             if missing:
                 yield (
-                    f"{key}.{index}: reward {label!r} needs the column {', '.join(sorted(missing))}; "
-                    f"{mixed.label!r} has: {', '.join(row)}"
+                    f"{key}: {_name(mixed.source)!r} has no column {', '.join(sorted(missing))}, which the reward "
+                    f"{label!r} needs; it has: {', '.join(row or ())}"
                 )
 
 
 def _reward_columns(section: RewardSection) -> tuple[frozenset[str], str | None]:
-    """(columns that the reward cannot do without, what is wrong with it)."""
-    if section.from_stage is not None or section.fn == "preference":
+    """(columns that the reward cannot do without, `key: what is wrong` with it)."""
+    from_stage = {} if section.from_stage is None else {"model": section.from_stage}
+    if section.fn == "preference" and "model" not in {**section.args, **from_stage}:
+        return frozenset(), "from_stage: 'preference' needs an earlier preference_model stage, or args.model"
+    if section.from_stage is not None and section.fn != "preference":  # may read its model, which is not there yet
         unknown = section.fn not in BUILT_IN and ":" not in section.fn
-        return frozenset(), f"{section.fn!r} is not a reward" if unknown else None
+        return frozenset(), f"fn: {section.fn!r} is not a reward" if unknown else None
     try:
-        return required_columns(load_reward(section.fn, **section.args)), None
+        return required_columns(load_reward(section.fn, **{**section.args, **from_stage})), None
     except RewardSpecError as error:
-        return frozenset(), str(error)
-    except Exception as error:  # noqa: BLE001 - the user's module runs here, and may raise anything
-        return frozenset(), f"{section.fn!r}: importing it raised {type(error).__name__}: {error}"
+        return frozenset(), f"fn: {error}"
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module runs here, and may raise anything
+        return frozenset(), f"fn: reward {section.fn!r}: loading it raised {type(error).__name__}: {error}"
 
 
 def _source_problems(source: Source, view: View, key: str, read_hub: bool) -> tuple[Row | None, list[str]]:
@@ -133,17 +186,33 @@ def _source_problems(source: Source, view: View, key: str, read_hub: bool) -> tu
     if isinstance(source, MessageCacheSource):
         low, high = source.messages
         problems = [f"{key}.messages: [{low}, {high}]: the lowest number comes first"] if low > high else []
+        if view != "problem":
+            problems.append(f"{key}: a message_cache gives prompts for rl stages, no {view} rows")
         return None, problems + list(_template_problems(source.template, f"{key}.template"))
-    if isinstance(source, DatasetSource) and not looks_local(source.dataset) and not read_hub:
+    if not _read_now(source, read_hub):
         return None, []
-    name = source.task if isinstance(source, TaskSource) else source.dataset
     try:
-        row = SourceOpener(lambda stage: Path(stage)).rows(source, view, seed=0).row(0)
+        row = _opener().rows(source, view, seed=0).row(0)
         if view != "preference":
-            row_content(row, "prompt", name)
+            row_content(row, "prompt", _name(source))
     except (DatasetError, ValueError) as error:
-        return None, [f"{key}: {error}"]
+        return None, [f"{key}.{source.kind}: {error}"]
     return row, []
+
+
+def _read_now(source: Source, read_hub: bool) -> bool:
+    """True for a source whose rows can be looked at: a task, a file, and the hub where that is wanted."""
+    return isinstance(source, TaskSource) or (
+        isinstance(source, DatasetSource) and (read_hub or looks_local(source.dataset))
+    )
+
+
+def _name(source: Source) -> str:
+    return source.dataset if isinstance(source, DatasetSource) else source.label
+
+
+def _opener() -> SourceOpener:
+    return SourceOpener(lambda stage: Path(stage))
 
 
 # ---------------------------------------------------------------- derived numbers
@@ -182,7 +251,9 @@ def _derived(stage: Stage) -> Iterator[tuple[str, str]]:
         )
         yield "trajectories in all", f"{per_iteration * stage.iterations:,}"
         yield "sampled tokens at most", f"{tokens:,} per iteration, {tokens * stage.iterations:,} in all"
-        yield "policy mini-batches", _minibatches(stage.algorithm.minibatches, stage.algorithm.epochs, per_iteration)
+        algorithm = stage.algorithm
+        once = "strictly on-policy, " if algorithm.minibatches * algorithm.epochs == 1 else ""
+        yield "policy mini-batches", once + _minibatches(algorithm.minibatches, algorithm.epochs, per_iteration)
         if stage.critic is not None:
             yield "critic mini-batches", _minibatches(stage.critic.minibatches, stage.critic.epochs, per_iteration)
     elif isinstance(stage, MessageCacheStage):
@@ -194,5 +265,4 @@ def _derived(stage: Stage) -> Iterator[tuple[str, str]]:
 
 
 def _minibatches(count: int, epochs: int, trajectories: int) -> str:
-    policy = "strictly on-policy, " if count * epochs == 1 else ""
-    return f"{policy}{count * epochs} per iteration, {trajectories // count:,} trajectories each"
+    return f"{count * epochs} per iteration, {trajectories // count:,} trajectories each"

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
+import json
 import re
-import types
-import typing
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from rl.recipe import Recipe
+from rl.recipe_errors import KeyPath, RawRecipe, RecipeError, is_index, problem_lines
 
-KeyPath = tuple[str | int, ...]
+__all__ = ["COMMAND_LINE", "RawRecipe", "RecipeError", "read_raw", "read_recipe", "validated"]
+
 COMMAND_LINE = "command line"
-
-
-class RecipeError(ValueError):
-    """The recipe is wrong. `problems` holds one line per mistake."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(problems))
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class _RecipeLoader(yaml.SafeLoader):
@@ -40,14 +31,14 @@ _RecipeLoader.add_implicit_resolver(
 
 
 def _mapping_without_duplicates(loader: _RecipeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
+    seen: set[str] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key_node.tag == "tag:yaml.org,2002:merge":
+        if key_node.tag == _MERGE:
             continue
+        key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
             raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} is not a string", key_node.start_mark
+                None, None, f"the key {key!r} is not text; put it in quotes", key_node.start_mark
             )
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
@@ -59,78 +50,93 @@ def _mapping_without_duplicates(loader: _RecipeLoader, node: yaml.MappingNode) -
 _RecipeLoader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
 
 
-@dataclass(frozen=True)
-class RawRecipe:
-    """Merged YAML before it is checked, and where each key came from."""
-
-    values: dict[str, Any]
-    origins: dict[KeyPath, str]
-
-    def origin(self, path: KeyPath) -> str:
-        """The file (or the command line) that set this key or the nearest mapping above it."""
-        for length in range(len(path), -1, -1):
-            if path[:length] in self.origins:
-                return self.origins[path[:length]]
-        return "recipe"
-
-
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a file with its parents and `key.path=value` overrides merged.
 
     Raises:
         RecipeError: one line for each mistake, each with file, key, value and what is allowed.
     """
-    raw = read_raw(path, overrides)
+    return validated(read_raw(path, overrides))
+
+
+def validated(raw: RawRecipe) -> Recipe:
+    """The recipe of merged values.
+
+    Raises:
+        RecipeError: as `read_recipe`.
+    """
     try:
-        return Recipe.model_validate(raw.values)
+        # As JSON, because strict checking of JSON takes a list for a tuple, but neither "2" nor true for a number.
+        return Recipe.model_validate_json(json.dumps(raw.values, default=str), strict=True)
     except ValidationError as error:
-        problems = [problem for details in error.errors() for problem in _problem_lines(details, raw)]
-        raise RecipeError(problems) from None
+        problems = [problem for details in error.errors() for problem in problem_lines(details, raw)]
+        raise RecipeError(list(dict.fromkeys(problems))) from None
+    except (RecursionError, ValueError) as error:
+        raise RecipeError([f"{raw.origin(())}: the recipe cannot be taken in: {error}"]) from None
 
 
 def read_raw(path: str | Path, overrides: Sequence[str] = ()) -> RawRecipe:
-    """The merged mapping of a file, its parents and overrides, unchecked."""
-    raw = RawRecipe({}, {})
+    """The merged mapping of a file, its parents and overrides, unchecked.
+
+    A stage or held-out set that is null is left out: so a child or the command line drops what a parent has.
+    """
+    raw = RawRecipe({}, {(): str(path)})
     for file, values in reversed(list(_family(Path(path)))):
         _merge(raw.values, values, (), str(file), raw.origins)
-    raw.values.setdefault("name", Path(path).stem)
-    for override in overrides:
-        _apply_override(raw, override)
+    raw.values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).stem) or "recipe")
+    problems = [problem for override in overrides for problem in _apply_override(raw, override)]
+    if problems:
+        raise RecipeError(problems)
+    for section in ("stages", "evaluations"):
+        if isinstance(raw.values.get(section), dict):
+            raw.values[section] = {name: value for name, value in raw.values[section].items() if value is not None}
     return raw
 
 
 def _family(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """(file, its values) for a recipe and its chain of parents, the child first."""
     seen: list[Path] = []
+    child = None
     while True:
         if path.resolve() in [other.resolve() for other in seen]:
-            raise RecipeError([f"{path}: extends: the chain of parents comes back to this file"])
+            raise RecipeError([f"{child}: extends: the chain of parents comes back to {path}"])
         seen.append(path)
-        values = _read_yaml(path)
+        values = _read_yaml(path, child)
         parent = values.pop("extends", None)
         yield path, values
         if parent is None:
             return
-        if not isinstance(parent, str):
-            raise RecipeError([f"{path}: extends: {parent!r} is not the path of one recipe"])
-        path = path.parent / parent
+        if not isinstance(parent, str) or not parent or "\0" in parent:
+            raise RecipeError([f"{path}: extends: {parent!r}: the path of one recipe is expected"])
+        child, path = path, path.parent / Path(parent).expanduser()
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path, child: Path | None) -> dict[str, Any]:
+    """The mapping of a file; `child` is the recipe that extends it."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
-        raise RecipeError([f"{path}: there is no such file"]) from None
+        asked = f"{child}: extends: " if child else ""
+        raise RecipeError([f"{asked}{path}: there is no such file"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError([f"{path}: cannot be read: {error}"]) from None
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise RecipeError([f"{path}{line}: not valid YAML: {error.problem}"]) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError([f"{path}: not valid YAML: {error}"]) from None
+        raise RecipeError([_not_yaml(path, error)]) from None
     if not isinstance(values, dict):
-        raise RecipeError([f"{path}: a recipe is a mapping of keys to values, this is {type(values).__name__}"])
+        found = "this one is empty" if values is None else f"this is {type(values).__name__}"
+        raise RecipeError([f"{path}: a recipe is a mapping of keys to values, {found}"])
     return values
+
+
+def _not_yaml(path: Path, error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return f"{path}: not valid YAML: {_one_line(error)}"
+    return f"{path}:{mark.line + 1}: not valid YAML: {getattr(error, 'problem', None) or _one_line(error)}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _merge(
@@ -142,125 +148,65 @@ def _merge(
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value, here, origin, origins)
         else:
-            into[key] = value
+            _forget_below(here, origins)
+            into[key] = _unshared(value)
             origins[here] = origin
 
 
-def _apply_override(raw: RawRecipe, override: str) -> None:
+def _unshared(value: Any) -> Any:
+    """The value with mappings and lists of its own: all aliases of an anchor are one object until here."""
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _forget_below(path: KeyPath, origins: dict[KeyPath, str]) -> None:
+    for other in [other for other in origins if len(other) > len(path) and other[: len(path)] == path]:
+        del origins[other]
+
+
+# ---------------------------------------------------------------- overrides
+
+
+def _apply_override(raw: RawRecipe, override: str) -> list[str]:
+    """Sets one `key.path=value`; what is wrong with it."""
     key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise RecipeError([f"{COMMAND_LINE}: {override!r} is not of the form key.path=value"])
+    if not separator or not all(key.split(".")):
+        return [f"{COMMAND_LINE}: {override!r} is not of the form key.path=value"]
     try:
         value = yaml.load(text, Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise RecipeError([f"{COMMAND_LINE}: {key}: {text!r} is not a YAML value: {error}"]) from None
-    parts: list[str | int] = [int(part) if part.isdigit() else part for part in key.split(".")]
-    parent: Any = raw.values
-    for position, part in enumerate(parts[:-1]):
-        if isinstance(parent, dict):
-            parent = parent.setdefault(str(part), {})
-        elif isinstance(parent, list) and isinstance(part, int) and part < len(parent):
-            parent = parent[part]
-        else:
-            raise RecipeError([f"{COMMAND_LINE}: {key}: {'.'.join(map(str, parts[: position + 1]))} does not exist"])
-    _set_item(parent, parts[-1], value, key)
-    raw.origins[tuple(parts)] = COMMAND_LINE
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = getattr(error, "problem", None) or _one_line(error)
+        return [f"{COMMAND_LINE}: {key}: {text!r} is not a YAML value: {reason}"]
+    problem = _set_at(raw, key, _unshared(value))
+    return [f"{COMMAND_LINE}: {key}: {problem}"] if problem else []
 
 
-def _set_item(parent: Any, part: str | int, value: object, key: str) -> None:
-    if isinstance(parent, dict):
-        parent[str(part)] = value
-    elif isinstance(parent, list) and isinstance(part, int) and part < len(parent):
-        parent[part] = value
-    else:
-        raise RecipeError([f"{COMMAND_LINE}: {key}: {part!r} is not a key or index of what stands above it"])
-
-
-# ---------------------------------------------------------------- mistakes, in words
-
-
-def _problem_lines(details: ErrorDetails, raw: RawRecipe) -> Iterator[str]:
-    """Usually one line; a rule over several keys may report several problems in one error."""
-    path = _key_path(details["loc"], raw.values)
-    where = f"{raw.origin(path)}: "
-    key = ".".join(map(str, path))
-    kind = details["type"]
-    if kind == "extra_forbidden":
-        yield f"{where}{key}: unknown key{_suggestion(details['loc'])}"
-    elif kind == "missing":
-        yield f"{where}{key}: required, but not given"
-    elif kind == "value_error":
-        for line in str(details["ctx"]["error"]).splitlines():
-            yield where + (f"{key}: " if key else "") + line
-    else:
-        yield f"{where}{key}: {_shorten(details['input'])}: {_allowed(details)}"
-
-
-def _allowed(details: ErrorDetails) -> str:
-    message = details["msg"]
-    if details["type"] == "union_tag_invalid":
-        expected = details["ctx"]["expected_tags"]
-        return f"kind {details['ctx']['tag']!r} is not one of {expected}"
-    if details["type"] == "union_tag_not_found":
-        return "needs the key kind: sft, rl, preference_model or message_cache"
-    return message[0].lower() + message[1:]
-
-
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _key_path(loc: tuple[int | str, ...], values: Any) -> KeyPath:
-    """Pydantic's location without the tags of unions that it puts between the keys."""
+def _set_at(raw: RawRecipe, key: str, value: object) -> str | None:
+    """What is wrong, if anything. Mappings that are missing on the way are made."""
+    parts = key.split(".")
     path: list[str | int] = []
-    for position, part in enumerate(loc):
-        last = position == len(loc) - 1
-        inside = isinstance(values, dict) and part in values
-        indexed = isinstance(values, list) and isinstance(part, int) and part < len(values)
-        if (inside or indexed) and (last or isinstance(values[part], dict | list)):  # type: ignore[call-overload]
-            path.append(part)
-            values = values[part]  # type: ignore[call-overload]
-        elif last and isinstance(part, str):
-            path.append(part)
-    return tuple(path)
+    here: Any = raw.values
+    for number, part in enumerate(parts):
+        problem = _not_inside(here, part, ".".join(parts[:number]))
+        if problem:
+            return problem
+        step = int(part) if isinstance(here, list) else part
+        path.append(step)
+        last = number == len(parts) - 1
+        if last or (isinstance(here, dict) and here.get(part) is None):
+            here[step] = value if last else {}
+            _forget_below(tuple(path), raw.origins)
+            raw.origins[tuple(path)] = COMMAND_LINE
+        here = here[step]
+    return None
 
 
-def _suggestion(loc: tuple[int | str, ...]) -> str:
-    allowed = sorted(_allowed_keys(Recipe, loc[:-1]))
-    close = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{hint} Allowed: {', '.join(allowed)}" if hint else f"; allowed: {', '.join(allowed)}"
-
-
-def _allowed_keys(model: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
-    """Names of the fields of the section at a location."""
-    candidates: list[type[BaseModel]] = [model]
-    for part in loc:
-        tagged = [other for other in candidates if _tag(other) == part]
-        if tagged and len(candidates) > 1:  # the tag of a union narrows the candidates
-            candidates = tagged
-            continue
-        fields = [other.model_fields[str(part)] for other in candidates if part in other.model_fields]
-        if fields:  # otherwise an index or the name of a stage
-            candidates = [found for field in fields for found in _models_in(field.annotation)]
-    return {field for candidate in candidates for field in candidate.model_fields}
-
-
-def _tag(model: type[BaseModel]) -> str | None:
-    """The tag by which a union finds this model: the literal of its `kind`, or its first field for a source."""
-    if "kind" in model.model_fields:
-        literal = typing.get_args(model.model_fields["kind"].annotation)
-        return str(literal[0]) if literal else None
-    return next(iter(model.model_fields), None)
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """Every section that an annotation can hold."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if typing.get_origin(annotation) is Annotated:
-        return _models_in(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType, list, dict, tuple):
-        return [found for part in typing.get_args(annotation) for found in _models_in(part)]
-    return []
+def _not_inside(here: Any, part: str, above: str) -> str | None:
+    if isinstance(here, dict):
+        return None
+    if not isinstance(here, list):
+        return f"{above} is {here!r}, which has no keys"
+    if is_index(part) and int(part) < len(here):
+        return None
+    return f"{above} is a list of {len(here)}; {part!r} is not an index from 0 to {len(here) - 1}"
