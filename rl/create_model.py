@@ -28,6 +28,7 @@ def create_model(section: CreateModel, folder: Path, *, seed: int) -> None:
         intermediate_size=section.intermediate_size,
         max_position_embeddings=section.max_position_embeddings,
         rope_parameters={"rope_type": "default", "rope_theta": section.rope_theta},
+        initializer_range=section.initializer_range,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

@@ -62,6 +62,8 @@ class CreateModel(Section):
     intermediate_size: Positive
     max_position_embeddings: Positive = 1024
     rope_theta: PositiveFloat = 10000.0
+    initializer_range: PositiveFloat = 0.02
+    """standard deviation of the random weights"""
 
 
 class ModelSection(Section):
@@ -331,8 +333,9 @@ class RlStage(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> RlStage:
-        for problem in _rl_problems(self):
-            raise ValueError(problem)
+        problems = [*_rl_problems(self)]
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
 
@@ -478,9 +481,9 @@ def _reference_problems(recipe: Recipe) -> Iterator[str]:
 
 def _references(stage: Stage) -> Iterator[tuple[str, str, str]]:
     """(key, name of the stage that is referred to, its kind)."""
-    for reward in getattr(stage, "rewards", []):
+    for index, reward in enumerate(getattr(stage, "rewards", [])):
         if reward.from_stage is not None:
-            yield "rewards.from_stage", reward.from_stage, "preference_model"
+            yield f"rewards.{index}.from_stage", reward.from_stage, "preference_model"
     for source in sources_of(stage):
         if isinstance(source, MessageCacheSource):
             yield "message_cache", source.message_cache, "message_cache"
@@ -508,5 +511,10 @@ def sources_of(stage: Stage) -> list[Source]:
 
 
 def looks_local(path: str) -> bool:
-    """True for what can only be a folder on disk: not of the form organisation/name, or there already."""
-    return path.startswith((".", "/", "~")) or path.count("/") != 1 or Path(path).exists()
+    """True for what can only be on disk: a data file, not of the form organisation/name, or there already."""
+    return (
+        path.startswith((".", "/", "~"))
+        or path.endswith((".jsonl", ".parquet"))
+        or path.count("/") != 1
+        or Path(path).exists()
+    )

@@ -6,6 +6,7 @@ Every function also serves a module that is not sharded, so that the learner has
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,11 +14,10 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
-    get_optimizer_state_dict,
     set_model_state_dict,
-    set_optimizer_state_dict,
 )
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def world_size() -> int:
@@ -75,23 +75,55 @@ def load_whole_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None
     set_model_state_dict(module, dict(weights), options=options)
 
 
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
 def whole_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's moments and step counts by parameter name, unsharded, on the CPU; empty on other ranks."""
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True)
-    state = get_optimizer_state_dict(module, optimizer, options=options)
-    return {name: value for name, value in state.items() if name.startswith("state.") and torch.is_tensor(value)}
+    """AdamW's moments and step counts as `<parameter>|<name>`, unsharded, on the CPU; empty on other ranks."""
+    state: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters():
+        for key in _MOMENTS:
+            if parameter in optimizer.state:
+                whole = _unsharded(optimizer.state[parameter][key]).cpu()
+                state |= {f"{name}|{key}": whole} if is_first_rank() else {}
+        if parameter in optimizer.state and is_first_rank():
+            state[f"{name}|step"] = _unsharded(optimizer.state[parameter]["step"]).cpu()
+    return state
 
 
 def load_whole_optimizer_state(
     module: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]
 ) -> None:
-    """Loads what `whole_optimizer_state` gave, on the same or another number of ranks."""
-    distributed = dist.is_initialized()
-    options = StateDictOptions(
-        full_state_dict=True, flatten_optimizer_state_dict=True, broadcast_from_rank0=distributed
-    )
-    current = get_optimizer_state_dict(
-        module, optimizer, options=StateDictOptions(flatten_optimizer_state_dict=True, full_state_dict=True)
-    )
-    settings = {name: value for name, value in current.items() if not name.startswith("state.")}
-    set_optimizer_state_dict(module, optimizer, {**settings, **state}, options=options)
+    """Loads what `whole_optimizer_state` gave, on the same or another number of ranks; other ranks pass an empty one."""
+    names = _on_every_rank(sorted({key.rpartition("|")[0] for key in state}))
+    parameters = dict(module.named_parameters())
+    for name in names:
+        parameter = parameters[name]
+        step = _on_every_rank(float(state[f"{name}|step"]) if is_first_rank() else 0.0)
+        restored = {"step": torch.tensor(step, device=parameter.device)}
+        for key in _MOMENTS:
+            restored[key] = _sharded_like(parameter, state.get(f"{name}|{key}"))
+        optimizer.state[parameter] = restored
+
+
+def _unsharded(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _sharded_like(parameter: Tensor, whole: Tensor | None) -> Tensor:
+    """`whole`, which the first rank has, in the layout of the parameter."""
+    if not isinstance(parameter, DTensor):
+        assert whole is not None
+        return whole.to(parameter.device).clone()
+    if whole is None:
+        whole = torch.empty(parameter.shape, dtype=parameter.dtype)
+    return distribute_tensor(whole.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
+def _on_every_rank(value: Any) -> Any:
+    """The first rank's value."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
