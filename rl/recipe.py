@@ -491,12 +491,20 @@ def _references(stage: Stage) -> Iterator[tuple[str, str, str]]:
 
 def _length_problems(recipe: Recipe) -> Iterator[str]:
     limit = recipe.engine.max_model_len
+    for key, max_tokens in _response_lengths(recipe):
+        if max_tokens >= limit:
+            yield f"{key}: {max_tokens} leaves no room for a prompt in engine.max_model_len = {limit}"
+
+
+def _response_lengths(recipe: Recipe) -> Iterator[tuple[str, int]]:
+    """(key, tokens) of every bound on a response."""
     for name, stage in recipe.stages.items():
-        if isinstance(stage, RlStage | MessageCacheStage) and stage.sampling.max_tokens >= limit:
-            yield (
-                f"stages.{name}.sampling.max_tokens: {stage.sampling.max_tokens} leaves no room for a prompt "
-                f"in engine.max_model_len = {limit}"
-            )
+        if isinstance(stage, RlStage | MessageCacheStage):
+            yield f"stages.{name}.sampling.max_tokens", stage.sampling.max_tokens
+    for name, evaluation in recipe.evaluations.items():
+        yield f"evaluations.{name}.sampling.max_tokens", evaluation.sampling.max_tokens
+        if evaluation.synthesis is not None:
+            yield f"evaluations.{name}.synthesis.max_tokens", evaluation.synthesis.max_tokens
 
 
 def sources_of(stage: Stage) -> list[Source]:

@@ -184,6 +184,8 @@ def _suggestion(loc: tuple[int | str, ...], values: Any) -> str:
 def _expected(loc: tuple[int | str, ...], values: Any) -> str:
     """What a missing section would have to hold."""
     allowed = _allowed_keys(Recipe, loc, values)
+    if allowed >= {"task", "dataset", "message_cache"}:
+        return "; a source has one of the keys: task, dataset, message_cache"
     return f"; a section with some of: {', '.join(sorted(allowed))}" if allowed and loc != ("stages",) else ""
 
 
