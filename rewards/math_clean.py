@@ -22,7 +22,7 @@ _CHARACTERS = str.maketrans(
         "±": r" \pm ", "∓": r" \mp ", "∅": r" \emptyset ", "ø": r" \emptyset ", "Ø": r" \emptyset ", "ℝ": r"\mathbb{R}",
         "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ",
         "λ": r"\lambda ", "μ": r"\mu ", "σ": r"\sigma ", "φ": r"\phi ", "ω": r"\omega ", "Δ": r"\Delta ", "⟨": r"\langle ",
-        "⟩": r"\rangle ", "→": r" \to ", "∖": r" \setminus ", "⁄": "/", "∕": "/", "，": ",", "、": ",", "；": ";", "：": ":",
+        "⟩": r"\rangle ", "或": " or ", "且": " and ", "和": " and ", "→": r" \to ", "∖": r" \setminus ", "⁄": "/", "∕": "/", "，": ",", "、": ",", "；": ";", "：": ":",
         "（": "(", "）": ")", "％": "%", "∛": r"\sqrt[3] ", "〈": r"\langle ", "〉": r"\rangle ", "′": "'", "’": "'",
         "“": '"', "”": '"',
         **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad", ""),
@@ -45,6 +45,9 @@ _RENAMED = {
     "ctg": "cot", "arctg": "arctan", "sfrac": "frac", "nicefrac": "frac",
 }  # fmt: skip
 _OVER = re.compile(r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}")
+_CHOOSE = re.compile(r"\{?([^{}\s]+)\s*\\choose\s*([^{}\s]+)\}?")
+_SUCH_THAT = re.compile(r"(\\\{\s*[a-zA-Z](?:\s*\\in\s*\\mathbb\s*\{?\s*[RNZQ]\s*\}?)?\s*):")
+_INVERSE = re.compile(r"\b([fgh])\s*\^\s*(?:\{\s*-\s*1\s*\}|-1)\s*\(")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _WRAPPERS = re.compile(r"\\(?:boxed|fbox|mathbf|mathit|mathcal|boldsymbol|bm|mathsf|underline|overrightarrow|vec|hat|widehat|ensuremath|mathring|emph)\s*\{")
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|textit|textrm|textnormal|mbox|hbox|operatorname\*?|texttt|textsf)\s*\{([^{}]*)\}")
@@ -65,8 +68,13 @@ def clean(answer: str) -> str:
     text = _COMMAND.sub(_rename, text)
     text = text.replace(r"\$", "").replace("$", " ").replace(r"\%", "%").replace(r"\#", "#").replace(r"\&", "&")
     text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
+    text = text.replace("{:}", ":")
+    text = _SUCH_THAT.sub(r"\1 \\mid ", text)
+    text = _INVERSE.sub(r"\1_{inv}(", text)
+    text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
+    text = re.sub(r"(?<=\d)\s*\^?\s*\{?\s*(?:\\text\s*\{\s*|\\mathrm\s*\{\s*)?(?:st|nd|rd|th)\s*\}?\}?$", "", text)
     text = _OVER.sub(r"\\frac{\1}{\2}", _unwrap(text))
-    text = re.sub(r"[€£¥₹]|\*\*|`", "", text)
+    text = re.sub(r"[€£¥₹`]|(?<![\da-zA-Z)}])\*\*|\*\*(?![\da-zA-Z({\\])", "", text)
     text = _ELLIPSIS.sub("...", text)
     text = _THOUSANDS_SPACE.sub(lambda m: m.group(0).replace(" ", ""), text)
     return _trim(re.sub(r"\s+", " ", text))

@@ -48,6 +48,7 @@ def _same(gold: Node, pred: Node) -> bool:
     kinds = {gold.kind, pred.kind}
     if gold == pred:
         return True
+    kinds |= {arg.kind for node in (gold, pred) if node.kind == "list" for arg in node.args if arg.kind == "rel"}
     if "rel" in kinds or "builder" in kinds or kinds & {"union", "minus", "intersect"} or _is_reals(gold) or _is_reals(pred):
         return _same_relation_or_set(gold, pred)
     if kinds & {"list", "set", "tuple"}:
@@ -156,6 +157,8 @@ def _same_collection(gold: Node, pred: Node) -> bool:
     if "tuple" in (gold.kind, pred.kind):
         other = pred if gold.kind == "tuple" else gold
         row = gold if gold.kind == "tuple" else pred
+        if other.kind in ("list", "set") and len(other.args) == 1 and other.args[0].kind == "tuple":
+            return _same(row, other.args[0])
         if other.kind in ("list", "set") and (row.name == "()" or len(row.args) > 2):
             if other.kind == "list" and len(other.args) == 1:
                 return False
@@ -354,6 +357,8 @@ def _is_rounding(decimal: Node, value: Number, other: Node, exact: Number) -> bo
     significant, fractional, unit = digits
     if significant < _MIN_SIGNIFICANT or fractional < _MIN_FRACTIONAL:
         return False
+    if isinstance(exact, Fraction) and 10**fractional % exact.denominator == 0:
+        return False  # these digits could have said it exactly
     theirs = _written_digits(other)
     if theirs is not None and (theirs[1] <= fractional or fractional < _MIN_SIGNIFICANT):
         return False  # two decimals: the other must say more, and this one must have six places
@@ -417,7 +422,15 @@ def _simplify_relations(node: Node) -> Node:
         return last if is_label(last) and not is_label(sides[0]) else Node("rel", (sides[0], last), "=")
     if len(sides) == 2 and sides[1].kind == "sym":  # 5 = x
         return Node("rel", (sides[1], sides[0]), "=")
-    return node
+    return sides[-1] if _is_identity(sides) else node
+
+
+def _is_identity(sides: Sequence[Node]) -> bool:
+    """Whether an equation only rewrites one expression, as x^2 - 4 = (x - 2)(x + 2) does."""
+    try:
+        return all(same_value(sides[0], side) for side in sides[1:])
+    except (Unparsable, Undefined):
+        return False
 
 
 def _all_equal(sides: Sequence[Node]) -> bool:
@@ -437,10 +450,16 @@ def is_label(node: Node) -> bool:
     if node.kind in ("abs", "tuple", "ratio", "degree", "list"):
         return all(is_label(arg) for arg in node.args)
     if node.kind == "div":
-        return all(_is_segment(arg) for arg in node.args)
+        return all(_is_segment(arg) for arg in node.args) or all(_is_differential(arg) for arg in node.args)
     if node.kind == "mul":
         return _is_segment(node) or (node.args[0].kind == "sym" and node.args[0].name[0].isupper())
     return False
+
+
+def _is_differential(node: Node) -> bool:
+    """The d, dx, d^2 y of a derivative."""
+    first = node.args[0] if node.kind in ("mul", "pow") else node
+    return first == Node("sym", (), "d") or (first.kind == "pow" and first.args[0] == Node("sym", (), "d"))
 
 
 def _is_segment(node: Node) -> bool:
@@ -504,14 +523,22 @@ def _strip(node: Node) -> Node:
     return node.args[1] if _label_of(node) is not None else node
 
 
+def _same_letter(node: Node) -> bool:
+    """x_1 = 2, x_2 = 3: numbered values of one thing, in no order."""
+    names = [arg.args[0].name for arg in node.args]
+    return all("_" in name for name in names) and len({name.split("_")[0] for name in names}) == 1
+
+
 def _unlabel(node: Node, other: Node) -> Node:
     if _label_of(node) is not None and other.kind != "rel":
         return node.args[1]
     if node.kind == "list" and _records(node):
         values = tuple(_strip(arg) for arg in node.args)
+        if _same_letter(node):
+            return Node("list", values)
         return Node("tuple", values, "()") if other.kind in ("tuple", "list") and len(other.args) == len(values) else node
     if node.kind == "list":
-        return Node("list", tuple(_unlabel_record(arg) for arg in node.args))
+        return dataclasses.replace(node, args=tuple(_unlabel_record(arg) for arg in node.args))
     return node
 
 

@@ -108,8 +108,22 @@ def _ask_slow(gold: str, pred: str, timeout_s: float) -> Verdict:
         return Verdict(None, "timeout")
 
 
+_MULTIPLIERS = {"hundred": "100", "thousand": "1000", "million": "1000000", "billion": "1000000000", "trillion": "10^{12}",
+                "dozen": "12", "万": "10000", "亿": "100000000"}  # fmt: skip
+_MULTIPLIER = re.compile(r"^([-+]?[\d.,]*\d)\s*(?:\\text\s*\{\s*)?(" + "|".join(_MULTIPLIERS) + r")\b\s*\}?(.*)$", re.I)
+_INTEGER_QUALIFIER = re.compile(
+    r"[\s,;(]*(?:\\text\s*\{\s*)?(?:where|for|with|for any|for all|for every)?\s*\}?\s*(?:integer\s*)?([a-z])\s*(?:\\in\s*\\mathbb\s*\{?\s*[ZN]\s*\}?|"
+    r"(?:\\text\s*\{)?\s*(?:is|are|an|any|\s)*\s*integers?\s*\}?)\s*\)?$"
+)
+
+
 def _mathematics(text: str) -> str:
     """Words that stand for mathematics as mathematics; a choice's letter taken off "(B) 12"."""
+    text = _MULTIPLIER.sub(lambda m: rf"{m[1].replace(',', '')} \cdot {_MULTIPLIERS[m[2].lower()]}{m[3]}", text)
+    qualifier = _INTEGER_QUALIFIER.search(text)
+    if qualifier and qualifier.start() > 0 and "_{n" not in text:  # a general solution: the integer's name is free
+        name = qualifier[1]
+        text = re.sub(rf"(?<![a-zA-Z\\]){name}(?![a-zA-Z])|(?<=\d){name}(?=\\)", r"\\kappa ", text[: qualifier.start()])
     words = math_words.canonical_words(text)
     if words is not None and (words.startswith(("\\", "-\\")) or words.isdigit()):
         return words

@@ -16,19 +16,25 @@ MAX_ANSWER_CHARS = 2_000
 _THINK_OPEN = re.compile(r"<(think|thinking|thought|reasoning)>", re.I)
 _THINK_CLOSE = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.I)
 _END_TOKEN = re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end_of_text|end|user|system)\|>|</s>|<eos>|<end_of_turn>")
-_SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|<pad>|<bos>|<｜[^｜<>]{1,40}｜>")
+_SPECIAL = re.compile(r"[∎■□✓✔✅🎉]|<\|[^|<>\s]{1,40}\|>|</?s>|<pad>|<bos>|<｜[^｜<>]{1,40}｜>")
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])")
 _BOX_GAP = re.compile(r"[\s$(){}\[\]\\]*(?:[\w$\\{}()=]+\s+){0,3}?[^.!?\n]{0,12}?(?:,|;|\band\b|\bor\b)[^.!?]{0,24}", re.S)
 _NOT_JOINED = re.compile(
     r"\b(?:so|then|but|wait|actually|instead|finally|hence|thus|therefore|no|not|final|step|now|get|is|or maybe|maybe)\b", re.I
 )
+# A box that shows a format, or is denied, is no answer.
+_ONLY_MENTIONED = re.compile(
+    r"(?:\bfor example|\be\.g\.|\bfor instance|\bsuch as|\blike this|\bformat(?:ted)?(?: as| like| is)?|\bsomething like|"
+    r"\bnot(?: equal to)?|\bnever|n't)[\s:,$\\(\[\"'`]*$", re.I
+)
+_TAKEN_BACK = re.compile(r"[\s$.,)\]\\]*(?:(?:is|was)\s+(?:not\b|wrong|incorrect|false)|\?)", re.I)
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.S | re.I)
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
 _NOUN = r"(?:answer|result|solution|option|choice|conclusion)"
 _PHRASE = re.compile(
     rf"""(?:
-      \b(?:final|correct|right)?[ ]?{_NOUN}s?\b[*_"'\]\)]*(?:[ ](?:to|for|of|in|that)\b[^.,:\n=]{{0,60}}?)?
-        \s*(?:\bis\b|\bare\b|\bwould[ ]be\b|\bshould[ ]be\b|\bmust[ ]be\b|\bequals\b|\bwill[ ]be\b|=|:|：|\bas\b[ ]follows:?)[*_]*\s*[:：]?
+      (?:\b(?:final|correct|right)[ ])?\b(?:{_NOUN}s?|ans)\b\.?[*_"'\]\)]*(?:[ ](?:to|for|of|in|that)\b[^.,:\n=]{{0,60}}?)?
+        \s*(?:\bis\b|\bare\b|\bwould[ ]be\b|\bshould[ ]be\b|\bmust[ ]be\b|\bequals\b|\bwill[ ]be\b|=|:|：|->|→|⇒|\bas\b[ ]follows:?)[*_]*\s*[:：]?
     | (?:最终)?答案(?:应该|应)?\s*(?:是|为|就是|等于)?\s*[:：]?
     | (?:结果|解|值)\s*(?:是|为|等于)\s*[:：]?
     | (?:故|应|因此|所以)选(?:择)?\s*[:：]?
@@ -153,10 +159,12 @@ def _from_box(text: str) -> Extracted | None:
         return None
     if found[-1][2] is None:
         return Extracted("", "unfinished_box")
+    if _ONLY_MENTIONED.search(text[max(0, found[-1][0] - 40) : found[-1][0]]) or _TAKEN_BACK.match(text[found[-1][1] :]):
+        return Extracted("", "mentioned")
     phrase = _from_phrase(text[found[-1][1] :])
     if phrase is not None and re.search(r"[\d\\]", phrase.text) and len(phrase.text) < 100:
         return Extracted(phrase.text, "phrase_after_box")
-    parts = [found[-1][2].strip()]
+    parts = [_spoken(found[-1][2].strip())]
     for (_, end, content), (start, _, _) in zip(found[-2::-1], found[::-1]):
         gap = text[end:start]
         is_joined = len(gap) < 60 and (_BOX_GAP.fullmatch(gap) or gap == "") and not _NOT_JOINED.search(gap)
@@ -165,6 +173,12 @@ def _from_box(text: str) -> Extracted | None:
         parts.append(content.strip())
     distinct = list(dict.fromkeys(reversed(parts)))
     return Extracted(" , ".join(distinct) if len(distinct) > 1 else parts[0], "box")
+
+
+def _spoken(content: str) -> str:
+    r"""What a sentence in a box says: \text{The answer is 7} says 7."""
+    sentence = re.fullmatch(r"\\text\s*\{([^{}]*\bis\b[^{}]*\d[^{}]*)\}", content)
+    return _reduce_prose(sentence.group(1)) if sentence else content
 
 
 def _from_hashes(text: str) -> Extracted | None:
@@ -220,7 +234,7 @@ def _leading_spans(rest: str) -> str:
         parts.append(next(g for g in match.groups() if g is not None))
         position = match.end()
         joint = _SPAN_JOIN.match(rest, position)
-        after = re.match(r"\s*(?:%|percent|degrees)", rest[position:])
+        after = re.match(r"\s*(?:\\?%|(?:percent|degrees|hundred|thousand|million|billion|trillion|dozen)\b)", rest[position:])
         tail = after.group() if after else ""
         if joint is None or not _MATH_SPAN.match(rest, joint.end()):
             break
@@ -234,11 +248,19 @@ def _leading_spans(rest: str) -> str:
 def _reduce_prose(sentence: str) -> str:
     """The answer in a sentence such as "the largest n is 34", "**x = 5** apples" or "she needs 12 eggs"."""
     text = sentence.strip().strip("*_` ").strip()
+    text = _AFTERTHOUGHT.sub("", _LEAD_IN.sub("", text)).strip().strip("\"'}* ") or text
     pieces = re.split(r"\b(?:is|are|equals|be|was|were)\b(?:\s+(?:equal\s+to|approximately|exactly|therefore|thus|just))*\s*:?", text)
     last = pieces[-1].strip()
     if len(pieces) > 1 and last and re.search(r"[\d\\$]|^\(?[a-zA-Z]\)?$", last):
         return _leading_spans(last) or (last if _is_short(last) else _only_number(last))
     return text if _is_short(text) else _only_number(text)
+
+
+_AFTERTHOUGHT = re.compile(
+    r"\s*(?:[,;]?\s*(?:because|since)\b|,\s*(?:not|which|as|so|where|but|and (?:we|this|it|so))\b).*$|\s+\([^()]*[a-zA-Z]{3,}[^()]*\)$",
+    re.I | re.S,
+)
+_LEAD_IN = re.compile(r"^(?:approximately|about|around|roughly|exactly|simply|just|therefore|thus|then|indeed|clearly|now)\b[,:\s]*", re.I)
 
 
 def _is_short(text: str) -> bool:
@@ -306,7 +328,7 @@ def _last_expression(text: str) -> Extracted:
 _NUMBER = re.compile(r"[-+]?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?(?:\s*\\?%)?")
 _CONCLUSION = re.compile(r"\W*(?:therefore|thus|hence|so|in total|in conclusion|finally|consequently|altogether)\b", re.I)
 _ENDING = re.compile(
-    r"(?:^|[\s=:(（$€£¥是为])"
+    r"(?:^|[\s=:(（$€£¥是为*_])"
     r"([-−+]?[$€£¥]?\\?[$]?(?:\d[\d,. ]*\d|\d|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
     r"(?:\s*(?:\\?%|°|[a-zA-Z²³$€]+(?:\^?\d)?)){0,3})\s*[.。!*)_]*\s*$"
 )

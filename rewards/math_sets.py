@@ -61,10 +61,10 @@ def _convert(node: Node) -> RealSet | None:
         return _interval(node)
     if node.kind == "set":
         return normalize([Piece(x, x, True, True) for x in (_bound(arg) for arg in node.args)])
-    if node.kind == "const" and node.name == "set_R":
+    if _is_all_reals(node):
         return ALL_REALS
-    if node.kind == "text" and node.name in ("all real numbers", "all reals", "real numbers", "r"):
-        return ALL_REALS
+    if node.kind == "list" and all(arg.kind == "rel" or _is_all_reals(arg) for arg in node.args):
+        return _conditions(node)
     if node.kind in ("union", "list"):
         parts = [_convert(arg) for arg in node.args]
         return None if any(p is None for p in parts) else normalize([piece for part in parts for piece in part or []])
@@ -78,6 +78,24 @@ def _convert(node: Node) -> RealSet | None:
     if node.kind == "rel":
         return _inequality(node)
     return None
+
+
+def _is_all_reals(node: Node) -> bool:
+    return node.kind == "const" and node.name == "set_R"
+
+
+def _conditions(node: Node) -> RealSet | None:
+    """Several inequalities: "or" joins them, "and" and commas restrict, unless nothing would be left."""
+    parts = [part for part in map(_convert, node.args) if part is not None]
+    if len(parts) < len(node.args):
+        return None
+    either = normalize([piece for part in parts for piece in part])
+    if node.name == "or":
+        return either
+    both = ALL_REALS
+    for part in parts:
+        both = intersect(both, part)
+    return both or either
 
 
 def _interval(node: Node) -> RealSet | None:

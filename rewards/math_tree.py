@@ -184,21 +184,24 @@ class _Parser:
 
     def group(self) -> Node:
         items = [self.item()]
-        while self._separator():
+        joints = set()
+        while joint := self._separator():
             if self.at_end():
                 break
+            joints.add(joint)
             items.append(self.item())
-        return items[0] if len(items) == 1 else Node("list", tuple(items))
+        name = "or" if "or" in joints else "and" if "and" in joints else ""
+        return items[0] if len(items) == 1 else Node("list", tuple(items), name)
 
-    def _separator(self) -> bool:
-        found = False
+    def _separator(self) -> str:
+        """What joins two items, "or", "and" or ","; empty when nothing does."""
+        found = ""
         while not self.at_end():
             is_word = self.kind() == "text" and self.peek().strip().strip(",").strip().lower() in ("and", "or", "", "&")
             if is_word or (self.kind() != "text" and self.peek() in (",", "\\and", "\\or", "&", "\\land", "\\lor", "\\wedge", "\\vee")):
-                if self.peek() == "&" and self.kind() == "op" and not found and False:
-                    return False
+                joint = self.peek().strip("\\, ").lower()
+                found = {"or": "or", "lor": "or", "vee": "or", "and": "and", "land": "and", "wedge": "and"}.get(joint, found or ",")
                 self.position += 1
-                found = True
             else:
                 break
         return found

@@ -47,6 +47,8 @@ _define("temperature", one="K kelvin")
 _define("months", one="month months")
 _define("years", one="year years yr yrs")
 _define("people", one="people persons person")
+_define("morning", one="am")
+_define("afternoon", one="pm")
 _define("sq", one="units unit")
 
 _LABEL_STOP = frozenset(
@@ -78,7 +80,7 @@ def split_unit(text: str) -> tuple[str, Unit | None, bool]:
     certain = True
     if not words:
         core, words = _split_word_unit(text)
-        certain = len(words) > 1
+        certain = len(words) > 1 or not words.isascii()
     return (core, read_unit(words), certain) if words else (text, None, True)
 
 
@@ -110,6 +112,9 @@ def _split_text_unit(text: str) -> tuple[str, str]:
 
 
 def _split_word_unit(text: str) -> tuple[str, str]:
+    ohms = re.match(r"^(.*\d)\s*((?:k|M|m)?\s*\\Omega)$", text)
+    if ohms:
+        return ohms.group(1), "ohm"
     chinese = re.match(r"^([-+]?[\d.,/ ]*\d)\s*([\u4e00-\u9fff]{1,6})$", text)
     if chinese:
         return chinese.group(1), chinese.group(2)
@@ -131,11 +136,15 @@ def _split_word_unit(text: str) -> tuple[str, str]:
 
 def read_unit(words: str) -> Unit:
     """The unit that some words name; unknown words are a label."""
-    text = words.replace("mph", "mi/h").replace("kph", "km/h").replace(" per ", "/").strip()
+    text = re.sub(r"\b([ap])\.?\s?m\b\.?", r"\1m", words, flags=re.I) if re.match(r"[apAP]\.?\s?[mM]\.?$", words) else words
+    text = text.replace("mph", "mi/h").replace("kph", "km/h").replace(" per ", "/").strip()
     text = re.sub(r"^per ", "/", text).replace("\\cdot", " ")
     factor, powers = Fraction(1), {}  # type: Fraction, dict[str, int]
     for index, side in enumerate(text.split("/")):
-        for name, power in _named_powers(side):
+        named = _named_powers(side)
+        if not named and index == 0 and side.strip():
+            return Unit(words.lower().strip())
+        for name, power in named:
             found = _BASE.get(name) or _BASE.get(name.lower())
             if found is None:
                 return Unit(words.lower().strip())

@@ -86,7 +86,7 @@ def canonical_words(text: str) -> str | None:
     bare = re.sub(r"[\s.,;:!'\"()*_-]+", " ", content).strip().lower()
     if bare in _CANONICAL:
         return _CANONICAL[bare]
-    if not bare or re.search(r"[\d\\^=<>+/|{}\[\]]", bare):
+    if not bare or re.search(r"[\d\\^=<>+/|{}\[\]]|(?<![a-zA-Z])-", f"{bare} {content}"):
         return None
     words = normal_words(content)
     return _CANONICAL.get(words) or _NUMBER_WORDS.get(words) or _TENS.get(words) or words
@@ -101,19 +101,21 @@ def same_words(gold: str, pred: str) -> bool | None:
         return _same_boolean(first, pred)
     if second is None:
         return None
-    if first == second:
+    lettered = choice_with_text(pred)
+    if first == second or (lettered and first == canonical_words(lettered[1])):
         return not _is_single_letter_of_other_case(gold, pred)
     squeezed = [re.sub(r"\W", "", words) for words in (first, second)]
     return True if squeezed[0] == squeezed[1] and len(squeezed[0]) > 1 else None
 
 
 def _same_boolean(gold: str, pred: str) -> bool | None:
-    words = canonical_words(re.split(r"[,.;:]|\bbecause\b|\bsince\b", text_content(pred))[0])
-    if words is None:
+    """A short text with one such word: "Yes, because ...", "The statement is true."."""
+    words = re.findall(r"\w+", text_content(pred).lower())
+    if canonical_words(pred) is None and not (words and words[0] in _BOOLEANS):
         return None
-    if words not in _BOOLEANS:
-        return False
-    return _BOOLEANS[gold] == _BOOLEANS[words]
+    head = words[:1] if words and words[0] in _BOOLEANS else words
+    said = {_BOOLEANS[word] for word in head if word in _BOOLEANS}
+    return said == {_BOOLEANS[gold]} and len(head) <= 8 and "not" not in head
 
 
 def _is_single_letter_of_other_case(gold: str, pred: str) -> bool:
