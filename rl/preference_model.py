@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rewards.preference import preference_reward
 from rl.recipe import PreferenceModelStage
+from rl.scoring import NORMALISATION
 from rollouts.rows import Row
 
 
@@ -81,11 +85,25 @@ def train_preference_model(
     trainer.save_model(str(folder))
     tokenizer.save_pretrained(folder)
     accuracy = float(numbers["eval_accuracy"])
+    mean, std = _score_statistics(folder, held_out)
+    (folder / NORMALISATION).write_text(json.dumps({"mean": mean, "std": std}))
     return {
+        "score_mean": mean,
+        "score_std": std,
         "loss": float(trained.training_loss),
         "accuracy": accuracy,
         "accuracy_standard_error": math.sqrt(accuracy * (1 - accuracy) / len(held_out)),
     }
+
+
+def _score_statistics(folder: Path, rows: Sequence[Row]) -> tuple[float, float]:
+    """Mean and standard deviation of the scores of held-out responses: what makes the reward's scale known."""
+    score = preference_reward(model=str(folder))
+    prompts = [row.get("prompt", "") for row in rows]
+    scores = [
+        float(x) for side in ("chosen", "rejected") for x in score(prompts, [row[side] for row in rows]) if x is not None
+    ]
+    return statistics.fmean(scores), max(statistics.pstdev(scores), 1e-6)
 
 
 def _pair_columns(rows: Sequence[Row]) -> list[Mapping[str, object]]:

@@ -6,16 +6,22 @@ the trajectory is what the recipe says.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from rewards.result import RewardResult
 from rewards.worker import RewardPool
 from rl.errors import RunFailed
 from rl.recipe import RewardSection
 from rollouts.trajectory import Trajectory
+
+
+# In the folder of a preference model: mean and std of its scores on held-out responses.
+NORMALISATION = "normalisation.json"
 
 
 @dataclass(frozen=True)
@@ -172,10 +178,11 @@ def as_completion(trajectory: Trajectory) -> object:
 
 
 def reward_arguments(section: RewardSection, models: Mapping[str, str]) -> dict[str, object]:
-    """The arguments of a reward: those of the recipe, and the model of the stage that it names."""
+    """The arguments of a reward: the model of the stage that it names with its normalisation, and those of the recipe."""
     if section.from_stage is None:
         return dict(section.args)
-    return {**section.args, "model": models[section.from_stage]}
+    folder = models[section.from_stage]
+    return {**json.loads((Path(folder) / NORMALISATION).read_text()), **section.args, "model": folder}
 
 
 def _columns(rows: Sequence[Trajectory]) -> dict[str, list[object]]:

@@ -1,0 +1,141 @@
+"""Real Ray, real vLLM: weights arrive, log-probs agree, a killed engine comes back. Two learner ranks equal one."""
+
+import numpy as np
+import pytest
+import torch
+from fakes import random_batch, tiny_model
+from transformers import AutoModelForCausalLM
+
+from rl.batch import minibatches
+from rl.cluster import EnginePool, RayRanks, make_engine, ray_cluster
+from rl.errors import RunFailed
+from rl.group import InProcessRank, LearnerGroup
+from rl.learner import Learner
+from rl.ppo import to_ppo_batch
+from rl.recipe import (
+    AlgorithmSection,
+    CriticSection,
+    EngineSection,
+    LearnerSection,
+    ModelSection,
+    OptimizerSection,
+    RaySection,
+)
+from rollouts.engine import Request, Sampling
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def ray():
+    with ray_cluster(RaySection(object_store_gb=0.2), num_cpus=3):
+        import ray
+
+        yield ray
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def make_pool(model_path, kind, **changes):
+    section = EngineSection(kind=kind, max_model_len=64, max_num_seqs=32, kv_cache_gb=0.05)
+    model = ModelSection(path=model_path)
+    settings = {"replicas": 1, "max_restarts": 1, "start_timeout_s": 120} | changes
+    pool = EnginePool(lambda: make_engine(section, model, model_path), **settings)
+    pool.wait_ready()
+    return pool
+
+
+def requests(count, temperature=0.8):
+    rng = np.random.default_rng(0)
+    sampling = Sampling(temperature, 1.0, 0, 12)
+    return [Request(rng.integers(3, 40, size=rng.integers(2, 9)), sampling) for _ in range(count)]
+
+
+def largest_gap(model, asked, generations):
+    """max |engine - plain transformers forward pass| over sampled tokens, nats."""
+    gaps = []
+    for request, generation in zip(asked, generations):
+        ids = torch.tensor([[*request.prompt_token_ids, *generation.token_ids]])
+        with torch.no_grad():
+            scores = (model(ids).logits[0] / request.sampling.temperature).log_softmax(-1)
+        start = len(request.prompt_token_ids)
+        for i, token in enumerate(generation.token_ids):
+            gaps.append(abs(float(scores[start + i - 1, int(token)]) - float(generation.logprobs[i])))
+    return max(gaps)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "hf"])
+def test_published_weights_are_the_ones_that_sample(ray, model_path, tmp_path, kind):
+    pool = make_pool(model_path, kind)
+    old = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
+    new = AutoModelForCausalLM.from_pretrained(tiny_model(tmp_path / "other", seed=7), dtype=torch.float32).eval()
+    asked = requests(8)
+    for version, model in enumerate((old, new)):
+        weights = {name: x.detach().numpy() for name, x in model.named_parameters()}
+        pool.load_weights(weights, version)
+        generations = pool.generate(asked, seed=3)
+        assert {generation.policy_version for generation in generations} == {version}
+        assert largest_gap(model, asked, generations) < 1e-4
+        again = pool.generate(asked, seed=3)
+        assert [g.token_ids.tolist() for g in again] == [g.token_ids.tolist() for g in generations]
+    assert largest_gap(old, asked, generations) > 1e-2  # the check notices stale weights
+    for actor in pool._actors:
+        ray.kill(actor)
+
+
+def test_a_killed_engine_is_replaced_with_the_current_weights_until_the_budget_is_spent(ray, model_path):
+    told = []
+    pool = make_pool(model_path, "vllm", on_restart=told.append)
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
+    weights = {name: x.detach().numpy() * 1.5 for name, x in model.named_parameters()}
+    pool.load_weights(weights, 4)
+    asked = requests(4)
+    before = pool.generate(asked, seed=1)
+    ray.kill(pool._actors[0])
+    after = pool.generate(asked, seed=1)
+    assert [g.token_ids.tolist() for g in after] == [g.token_ids.tolist() for g in before]
+    assert {g.policy_version for g in after} == {4}
+    assert pool.restarts == 1
+    assert len(told) == 1
+    ray.kill(pool._actors[0])
+    with pytest.raises(RunFailed, match="max_restarts is used up"):
+        pool.generate(asked, seed=1)
+
+
+def test_two_ranks_learn_what_one_rank_learns(ray, model_path, tmp_path):
+    algorithm = AlgorithmSection(minibatches=2, kl_loss_coef=0.1, kl_reward_coef=0.05)
+    optimizer = OptimizerSection(learning_rate=1e-3)
+    critic = CriticSection(optimizer=optimizer, minibatches=2)
+    alone = LearnerGroup(InProcessRank(Learner(LearnerSection(), model_path, trust_remote_code=False, device="cpu")))
+    shared = LearnerGroup(RayRanks(LearnerSection(ranks=2), ModelSection(path=model_path), model_path))
+    curves = []
+    for group in (alone, shared):
+        group.begin_rl(optimizer, critic, algorithm, 1.0)
+        curves.append([_iteration(group, algorithm, step) for step in range(20)])
+    for one, two in zip(*curves):
+        assert two == pytest.approx(one, rel=2e-3, abs=2e-4)
+    assert curves[0][0] != pytest.approx(curves[0][-1], rel=1e-2)
+    single, double = alone.weights(), shared.weights()
+    assert set(single) == set(double)
+    _check_state_moves_between_rank_counts(alone, shared, algorithm, tmp_path)
+
+
+def _iteration(group, algorithm, step):
+    batch = random_batch(7, 10, 50, seed=step % 3)
+    ppo = to_ppo_batch(batch, group.evaluate(batch), algorithm)
+    pieces = minibatches(ppo, count=2, epochs=1, seed=step)
+    critic = group.update_critic(pieces, iteration=step, total=20)
+    policy = group.update_policy(pieces, iteration=step, total=20)
+    return [s["loss"] for s in critic + policy] + [s["grad_norm"] for s in critic + policy]
+
+
+def _check_state_moves_between_rank_counts(alone, shared, algorithm, folder):
+    """What one rank saved, two ranks continue from."""
+    alone.save_state(folder)
+    shared.load_state(folder)
+    for name, x in alone.weights().items():
+        assert np.array_equal(x, shared.weights()[name]), name
+    assert _iteration(shared, algorithm, 3) == pytest.approx(_iteration(alone, algorithm, 3), rel=2e-3, abs=2e-4)

@@ -1,0 +1,116 @@
+"""The loop with a small engine of plain torch: it learns, and its bookkeeping is right."""
+
+import pytest
+import torch
+from fakes import TorchEngine, tiny_model
+from transformers import AutoConfig, AutoTokenizer
+
+from rl.group import InProcessRank, LearnerGroup
+from rl.learner import Learner
+from rl.loop import RlLoop
+from rl.recipe import LearnerSection, RlStage
+from rl.scoring import RewardPools, Scorer
+from rollouts.prompts import MixedSource, RowStream
+
+REWARD = """
+def likes_letters(completions, **columns):
+    return [sum(map(str.isalpha, completion)) / max(len(completion), 1) for completion in completions]
+"""
+
+
+class OnePrompt:
+    def row(self, index):
+        return {"prompt": f"say {index % 7}"}
+
+
+def make_loop(tmp_path, **changes):
+    tmp_path.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    (tmp_path / "reward.py").write_text(REWARD)
+    path = tiny_model(tmp_path / "model")
+    stage = RlStage.model_validate(
+        {
+            "kind": "rl",
+            "iterations": 8,
+            "prompts": [{"source": {"task": "addition"}}],
+            "prompts_per_iteration": 8,
+            "samples_per_prompt": 4,
+            "sampling": {"max_tokens": 6},
+            "rewards": [{"fn": f"{tmp_path}/reward.py:likes_letters"}],
+            "policy": {"learning_rate": 1e-2},
+            "algorithm": {"minibatches": 2},
+            "critic": {"optimizer": {"learning_rate": 1e-3}},
+            **changes,
+        }
+    )
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    learner = Learner(LearnerSection(), path, trust_remote_code=False, device="cpu")
+    learner.begin_rl(stage.policy, stage.critic, stage.algorithm, 1.0)
+    engine = TorchEngine(AutoConfig.from_pretrained(path), tokenizer)
+    engine.load_weights(learner.weights(), 0)
+    stream = RowStream([MixedSource(OnePrompt(), 1.0, "one")], held_out=frozenset())
+    group = LearnerGroup(InProcessRank(learner))
+    pools = RewardPools({})
+    loop = RlLoop(stage, engine, group, Scorer(stage.rewards, pools), stream, tokenizer, seed=0, max_model_len=64)
+    return loop, pools
+
+
+@pytest.mark.parametrize("changes", [
+    {},
+    {"critic": None, "algorithm": {"advantage": "grpo", "minibatches": 2}},
+    {"critic": None, "algorithm": {"advantage": "rloo", "minibatches": 2}},
+])
+def test_the_policy_learns_to_please_the_reward(tmp_path, changes):
+    loop, pools = make_loop(tmp_path, **changes)
+    iterations = []
+    with pools:
+        loop.run(0, iterations.append)
+    rewards = [iteration.metrics["reward_mean"] for iteration in iterations]
+    assert sum(rewards[-2:]) / 2 > sum(rewards[:2]) / 2 + 0.1
+    for number, iteration in enumerate(iterations):
+        assert iteration.index == number
+        assert iteration.state.iteration == number + 1
+        assert {item.trajectory.policy_version for item in iteration.scored} == {number}
+        assert iteration.metrics["rollout_gap_mean"] < 1e-5
+        assert iteration.metrics["first_minibatch_gap"] < 1e-5
+        assert len(iteration.scored) == 32
+    assert loop.engine.version == 8
+
+
+def test_in_warm_up_iterations_only_the_critic_learns(tmp_path):
+    critic = {"optimizer": {"learning_rate": 1e-3}, "warmup_iterations": 1}
+    loop, pools = make_loop(tmp_path, critic=critic, iterations=2)
+    start = {name: x.copy() for name, x in loop.learner.weights().items()}
+    changed = []
+    with pools:
+        loop.run(0, lambda _: changed.append(any((start[k] != x).any() for k, x in loop.learner.weights().items())))
+    assert changed == [False, True]
+
+
+def test_a_stage_that_is_resumed_continues_to_the_same_weights(tmp_path):
+    straight, pools = make_loop(tmp_path / "a", iterations=4)
+    with pools:
+        straight.run(0, lambda _: None)
+    first, pools = make_loop(tmp_path / "b", iterations=4)
+    states = []
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(iteration):
+        states.append(iteration.state)
+        if iteration.index == 1:
+            raise Stop
+
+    with pools, pytest.raises(Stop):
+        first.run(0, stop_after_two)
+    (tmp_path / "state").mkdir()
+    first.learner.save_state(tmp_path / "state")
+    second, pools = make_loop(tmp_path / "c", iterations=4)
+    second.learner.load_state(tmp_path / "state")
+    second.stream.load_state(states[-1].stream)
+    second.engine.load_weights(second.learner.weights(), 2)
+    with pools:
+        second.run(2, lambda _: None)
+    for name, x in straight.learner.weights().items():
+        assert (x == second.learner.weights()[name]).all(), name
