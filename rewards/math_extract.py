@@ -281,10 +281,15 @@ def _whole_text(text: str) -> Extracted | None:
     """The text itself, when it is one line of mathematics or a word or two."""
     if not text or len(text) > 400 or "\n\n" in text:
         return None
+    if re.search(r"\d|\\", text) and _SENTENCE_WORDS.search(text):
+        return None
     outside = _MATH_SPAN.sub(" ", text)
     if outside != text and re.search(r"[A-Za-z]{2,}", re.sub(r"\b(?:and|or|percent|pct|degrees?|[A-Za-z]+\s*$)", "", outside)):
         return None  # words around mathematics: a sentence
     return Extracted(text, "whole") if looks_like_answer(text) else None
+
+
+_SENTENCE_WORDS = re.compile(r"\b(?:so|then|thus|hence|we|it|is|the|let|therefore|get|gives|now|are|there|this|that|which)\b", re.I)
 
 
 def looks_like_answer(text: str) -> bool:

@@ -60,7 +60,7 @@ def verify_slow(gold: str, pred: str, timeout_s: float) -> bool:
     """
     if os.environ.get(IN_WORKER):
         return ask_math_verify(gold, pred)
-    result = _helper(timeout_s).score([""], [pred], {"solution": [gold]})[0]
+    result = _helper().score([""], [pred], {"solution": [gold]}, timeout_s=timeout_s)[0]
     if result.status is not RewardStatus.OK:
         raise Undecided(result.message)
     return bool(result.value)
@@ -93,13 +93,13 @@ def close_helper() -> None:
         _pool = None
 
 
-def _helper(timeout_s: float) -> Any:
+def _helper() -> Any:
     global _pool, _pool_pid
     from rewards.worker import RewardPool
 
     with _pool_lock:
         if _pool is None or _pool_pid != os.getpid():  # a forked child has the pool's memory but not its threads
             spec = "rewards.math_slow:slow_reward"
-            _pool = RewardPool(spec, timeout_s=timeout_s, batch_rows=1, memory_limit_mb=_MEMORY_MB)
+            _pool = RewardPool(spec, timeout_s=5.0, batch_rows=1, memory_limit_mb=_MEMORY_MB)
             _pool_pid = os.getpid()
         return _pool

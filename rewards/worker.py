@@ -24,6 +24,7 @@ from rewards.worker_handle import Nursery, RewardLoadError, Worker, WorkerDied
 
 _CLEAN_CALLS_TO_GROW = 16  # after this many calls without a failure, calls get twice as many rows again
 _HOLDS_A_MODEL = frozenset({"preference"})  # a spare of these would cost a second copy of the model
+_MEMORY_LIMITS_MB = {"math": 4_000}  # sympy may eat memory before its time is up
 
 
 __all__ = ["RewardLoadError", "RewardPool"]
@@ -46,6 +47,7 @@ class _Job:
     columns: Mapping[str, Sequence[object]]
     completion_ids: Sequence[Any] | None
     results: list[RewardResult | None]
+    timeout_s: float
     lock: threading.Lock = field(default_factory=threading.Lock)
     done: threading.Event = field(default_factory=threading.Event)
     failure: Exception | None = None
@@ -87,7 +89,7 @@ class RewardPool:
             calls fail. A reward must not depend on which rows come together.
         spares: workers kept loaded to step in for a killed one. None: 1, or 0 for rewards that hold a model.
         start_timeout_s: the longest that importing and loading the function may take.
-        memory_limit_mb: address space of each worker in MiB; None for no limit.
+        memory_limit_mb: address space of each worker in MiB. None: 4,000 for "math", no limit for others.
     """
 
     def __init__(
@@ -113,8 +115,9 @@ class RewardPool:
         self._range = value_range
         self._calls: queue.Queue[_Call | None] = queue.Queue()
         self._sizes = _CallSizes(batch_rows)
+        memory_limit_mb = memory_limit_mb or _MEMORY_LIMITS_MB.get(spec, 0)
         self._workers = Nursery(
-            pickle.dumps((self.spec, dict(args), memory_limit_mb and memory_limit_mb << 20)),
+            pickle.dumps((self.spec, dict(args), memory_limit_mb << 20)),
             self.spec,
             (0 if spec in _HOLDS_A_MODEL else 1) if spares is None else spares,
             start_timeout_s,
@@ -131,7 +134,7 @@ class RewardPool:
             if self._closed:
                 raise RuntimeError(f"reward {self.spec!r}: the pool is closed")
             for index in range(len(self._threads), self._num_workers):
-                slot = _Slot(self._calls, self._workers, self._timeout_s, self._range, self._sizes)
+                slot = _Slot(self._calls, self._workers, self._range, self._sizes)
                 thread = threading.Thread(target=slot.run, name=f"reward-{index}", daemon=True)
                 thread.start()
                 self._threads.append(thread)
@@ -142,8 +145,13 @@ class RewardPool:
         completions: Sequence[Any],
         columns: Mapping[str, Sequence[object]],
         completion_ids: Sequence[Any] | None = None,
+        *,
+        timeout_s: float | None = None,
     ) -> list[RewardResult]:
         """One result per completion, in order. Never raises for what the function does to a row.
+
+        Args:
+            timeout_s: for this call instead of the pool's own.
 
         Raises:
             RewardLoadError: the function could not be loaded.
@@ -152,7 +160,7 @@ class RewardPool:
         """
         _check_lengths(prompts, completions, columns, completion_ids)
         self.start()
-        job = _Job(prompts, completions, columns, completion_ids, [None] * len(completions))
+        job = _Job(prompts, completions, columns, completion_ids, [None] * len(completions), timeout_s or self._timeout_s)
         job.num_left = len(completions)
         if job.num_left == 0:
             return []
@@ -222,13 +230,11 @@ class _Slot:
         self,
         calls: queue.Queue[_Call | None],
         workers: Nursery,
-        timeout_s: float,
         value_range: tuple[float, float] | None,
         sizes: _CallSizes,
     ) -> None:
         self._calls = calls
         self._workers = workers
-        self._timeout_s = timeout_s
         self._range = value_range
         self._sizes = sizes
         self._worker: Worker | None = None
@@ -257,7 +263,8 @@ class _Slot:
             call.job.fail(error)
         except TimeoutError:
             self._drop_worker()
-            self._failed(call, RewardStatus.TIMEOUT, f"no answer within {self._timeout_s:g} s; the worker was killed")
+            limit = call.job.timeout_s
+            self._failed(call, RewardStatus.TIMEOUT, f"no answer within {limit:g} s; the worker was killed")
         except WorkerDied as error:
             self._drop_worker()
             self._failed(call, RewardStatus.ERROR, str(error))
@@ -268,7 +275,7 @@ class _Slot:
         if self._worker is None:
             self._worker = self._workers.take()
         self._worker.wait_ready()
-        return self._worker.ask(call.job.payload(call.rows), self._timeout_s)
+        return self._worker.ask(call.job.payload(call.rows), call.job.timeout_s)
 
     def _drop_worker(self) -> None:
         if self._worker is not None:
