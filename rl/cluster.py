@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ def ray_cluster(section: RaySection, *, num_cpus: int) -> Iterator[None]:
         import ray
     except ImportError as error:
         raise UserError(f"ray cannot be imported ({error}); install it with: pip install ray") from None
+    logging.getLogger("ray").setLevel(logging.ERROR)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     try:
         if section.address is None:

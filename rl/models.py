@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+disable_progress_bar()  # a checkpoint is saved in every other iteration; a bar each would bury what matters
 
 # A head that is more than a matrix: these models scale or cap their logits after lm_head.
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
