@@ -33,14 +33,19 @@ class RawRecipe:
 
     values: dict[str, Any]
     origins: dict[KeyPath, str]
-    """file, or the command line, by key; a key that is not here came with the nearest mapping above it"""
+    """file, or the command line, by key; a key that is not here came with the nearest mapping above it.
+    () is there always: the recipe's own file"""
 
     def origin(self, path: KeyPath) -> str:
-        """The file (or the command line) that set this key or the nearest mapping above it."""
-        for length in range(len(path), -1, -1):
-            if path[:length] in self.origins:
-                return self.origins[path[:length]]
-        return "recipe"
+        """The file or the command line that set this key or the nearest mapping above it; all that set parts of it."""
+        parts = [origin for key, origin in self.origins.items() if path and key[: len(path)] == path]
+        if path not in self.origins or not path:
+            parts.insert(0, self._nearest(path))
+        return " and ".join(dict.fromkeys(parts))
+
+    def _nearest(self, path: KeyPath) -> str:
+        known = (path[:length] for length in range(len(path), -1, -1) if path[:length] in self.origins)
+        return self.origins[next(known)]
 
     def located(self, problem: str) -> str:
         """`key.path: what is wrong` with the file in front that the key comes from."""

@@ -114,7 +114,7 @@ def _family(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def _read_yaml(path: Path, child: Path | None) -> dict[str, Any]:
     """The mapping of a file; `child` is the recipe that extends it."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
+        values = _parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         asked = f"{child}: extends: " if child else ""
         raise RecipeError([f"{asked}{path}: there is no such file"]) from None
@@ -126,6 +126,21 @@ def _read_yaml(path: Path, child: Path | None) -> dict[str, Any]:
         found = "this one is empty" if values is None else f"this is {type(values).__name__}"
         raise RecipeError([f"{path}: a recipe is a mapping of keys to values, {found}"])
     return values
+
+
+def _parse(text: str) -> Any:
+    return _unshared(yaml.load(text, Loader=_RecipeLoader))  # noqa: S506 - a SafeLoader
+
+
+def _unshared(value: Any) -> Any:
+    """The value with mappings and lists of its own: all aliases of an anchor are one object until here.
+
+    Raises:
+        RecursionError: an anchor that holds itself.
+    """
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _not_yaml(path: Path, error: Exception) -> str:
@@ -149,15 +164,8 @@ def _merge(
             _merge(into[key], value, here, origin, origins)
         else:
             _forget_below(here, origins)
-            into[key] = _unshared(value)
+            into[key] = value
             origins[here] = origin
-
-
-def _unshared(value: Any) -> Any:
-    """The value with mappings and lists of its own: all aliases of an anchor are one object until here."""
-    if isinstance(value, dict):
-        return {key: _unshared(inner) for key, inner in value.items()}
-    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _forget_below(path: KeyPath, origins: dict[KeyPath, str]) -> None:
@@ -174,11 +182,11 @@ def _apply_override(raw: RawRecipe, override: str) -> list[str]:
     if not separator or not all(key.split(".")):
         return [f"{COMMAND_LINE}: {override!r} is not of the form key.path=value"]
     try:
-        value = yaml.load(text, Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
+        value = _parse(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = getattr(error, "problem", None) or _one_line(error)
         return [f"{COMMAND_LINE}: {key}: {text!r} is not a YAML value: {reason}"]
-    problem = _set_at(raw, key, _unshared(value))
+    problem = _set_at(raw, key, value)
     return [f"{COMMAND_LINE}: {key}: {problem}"] if problem else []
 
 
