@@ -68,12 +68,12 @@ def test_a_forgotten_carry_is_written_as_zero():
     )
 
 
-def test_43_percent_of_the_addition_demonstrations_are_right():
+def test_49_percent_of_the_addition_demonstrations_are_right():
     rng, task = random.Random(0), load_task("addition")
     rows = [task.demonstration(rng) for _ in range(4000)]
     right = [sum(map(int, re.findall(r"\d{3}", r["prompt"]))) == int(boxed(r["completion"])) for r in rows]
-    # Carries c1, c2 into the tens and hundreds; each is kept with 0.25; exact over all digits: 0.4305.
-    assert within(rate(right), 0.4305)
+    # Carries c1, c2 into the tens and hundreds; each is kept with 0.35; exact over all digits: 0.4903.
+    assert within(rate(right), 0.4903)
 
 
 def test_screen_boxes_are_apart_and_the_target_is_the_named_one():

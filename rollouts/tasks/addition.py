@@ -14,7 +14,7 @@ class Addition:
         A: 4+4+0=8 6+9+0=15 9+4+1=14 \boxed{1458}
 
     Each step is digit + digit + carry. The annotator writes a carry of 1 as 0 with probability
-    `forget_carry`; with the defaults 43% of the demonstrations end in the right answer. So a model
+    `forget_carry`; with the defaults 49% of the demonstrations end in the right answer. So a model
     that imitates them can sample every right answer, and the verifier is what makes it prefer them.
 
     Args:
@@ -23,7 +23,7 @@ class Addition:
     """
 
     digits: int = 3
-    forget_carry: float = 0.75
+    forget_carry: float = 0.65
 
     def __post_init__(self) -> None:
         if self.digits < 1:
