@@ -39,7 +39,7 @@ _POINT_ATTRIBUTES = re.compile(
     rf"<point\b[^<>]{{0,100}}?\bx\d?\s*=\s*[\"']?({_NUMBER})[^<>]{{0,100}}?\by\d?\s*=\s*[\"']?({_NUMBER})", re.I
 )
 _JSON_START = re.compile(r"\{|\[\s*\{")
-_KEYWORD = re.compile(rf"\b(x1|y1|x2|y2|x|y)\s*[=:]\s*[\"']?({_NUMBER})", re.I)
+_KEYWORD = re.compile(rf"\b(x1|y1|x2|y2|x|y)[\"']?\s*[=:]\s*[\"']?({_NUMBER})", re.I)
 _BARE_GROUP = re.compile(rf"[(\[]\s*((?:{_NUMBER})(?:{_SEP}(?:{_NUMBER})){{1,3}})\s*[)\]]", re.I)
 _BARE_CORNERS = re.compile(
     rf"[(\[]\s*({_NUMBER}){_SEP}({_NUMBER})\s*[)\]]\s*,?\s*[(\[]\s*({_NUMBER}){_SEP}({_NUMBER})\s*[)\]]", re.I
