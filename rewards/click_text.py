@@ -160,7 +160,9 @@ def _call_numbers(arguments: str) -> Numbers:
     for names in (("x", "y"), ("x1", "y1", "x2", "y2")):
         if all(name in named for name in names):
             return [named[name] for name in names]
-    positional = re.split(r"\b(?!start_box|point|coordinate|box|bbox|position|pos|at)[a-zA-Z_]\w*\s*=(?!=)", arguments)[0]
+    positional = re.split(r"\b(?!start_box|point|coordinate|box|bbox|position|pos|at)[a-zA-Z_]\w*\s*=(?!=)", arguments)[
+        0
+    ]
     numbers = _numbers(positional)
     is_box = bool(re.search(r"box", arguments)) or len(numbers) == 4
     return numbers[:4] if is_box and len(numbers) >= 4 else numbers[:2]
@@ -187,7 +189,7 @@ def _from_text(text: str) -> tuple[list[Numbers], list[Numbers]]:
     whole = _BARE_LINE.fullmatch(text[:300]) if not points and not boxes else None
     if whole is not None:
         _sort_in([float(g) for g in whole.groups() if g is not None], points, boxes)
-    named = dict((n.lower(), float(v)) for n, v in _KEYWORD.findall(text)) if not points and not boxes else {}
+    named = {n.lower(): float(v) for n, v in _KEYWORD.findall(text)} if not points and not boxes else {}
     if "x" in named and "y" in named:
         points.append([named["x"], named["y"]])
     return points, boxes

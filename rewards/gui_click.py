@@ -94,9 +94,7 @@ def gui_click_reward(
     """
     num_rows = len(completions)
     outcomes = [
-        None
-        if target is None
-        else judge_click(text, target, size, space, resized, region, near_iou)
+        None if target is None else judge_click(text, target, size, space, resized, region, near_iou)
         for text, target, size, space, resized, region in zip(
             map(completion_text, completions),
             per_row("target_box", target_box, num_rows, nested=True),

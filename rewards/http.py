@@ -67,9 +67,7 @@ class HttpReward:
         self._rows_per_request = rows_per_request
         self.required_columns = frozenset(columns)
 
-    async def __call__(
-        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
-    ) -> list[float | None]:
+    async def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
         rows = [
             {"prompt": prompt, "completion": completion, "columns": {name: columns[name][i] for name in self.required_columns}}
             for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))

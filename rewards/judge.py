@@ -106,9 +106,7 @@ class JudgeReward:
         self._body = body
         self.required_columns = frozenset(columns)
 
-    async def __call__(
-        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
-    ) -> list[float | None]:
+    async def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
         async with self._poster as post:
             rows = (
                 self._grade(post, prompt, completion, {name: columns[name][i] for name in self.required_columns})
@@ -151,7 +149,9 @@ def read_score(said: str | None, score_range: tuple[float, float]) -> float:
     low, high = score_range
     score = float(text) if re.fullmatch(r"[-+]?\d+(?:\.\d+)?", text.strip()) else math.nan
     if not low <= score <= high:
-        raise JudgeError(f"the score {text!r} is not a number in [{low:g}, {high:g}]; the judge ended with {_end(said)!r}")
+        raise JudgeError(
+            f"the score {text!r} is not a number in [{low:g}, {high:g}]; the judge ended with {_end(said)!r}"
+        )
     return score
 
 

@@ -1,6 +1,6 @@
 r"""Turns the many ways to write an answer into one: plain LaTeX without decoration.
 
-    "**$\\left(\\dfrac12,\\,3\\right)$**."  ->  "(\\frac12, 3)"
+"**$\\left(\\dfrac12,\\,3\\right)$**."  ->  "(\\frac12, 3)"
 """
 
 from __future__ import annotations
@@ -49,8 +49,12 @@ _CHOOSE = re.compile(r"\{?([^{}\s]+)\s*\\choose\s*([^{}\s]+)\}?")
 _SUCH_THAT = re.compile(r"(\\\{\s*[a-zA-Z](?:\s*\\in\s*\\mathbb\s*\{?\s*[RNZQ]\s*\}?)?\s*):")
 _INVERSE = re.compile(r"\b([fgh])\s*\^\s*(?:\{\s*-\s*1\s*\}|-1)\s*\(")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
-_WRAPPERS = re.compile(r"\\(?:boxed|fbox|mathbf|mathit|mathcal|boldsymbol|bm|mathsf|underline|overrightarrow|vec|hat|widehat|ensuremath|mathring|emph)\s*\{")
-_TEXT = re.compile(r"\\(?:text|mathrm|textbf|textit|textrm|textnormal|mbox|hbox|operatorname\*?|texttt|textsf)\s*\{([^{}]*)\}")
+_WRAPPERS = re.compile(
+    r"\\(?:boxed|fbox|mathbf|mathit|mathcal|boldsymbol|bm|mathsf|underline|overrightarrow|vec|hat|widehat|ensuremath|mathring|emph)\s*\{"
+)
+_TEXT = re.compile(
+    r"\\(?:text|mathrm|textbf|textit|textrm|textnormal|mbox|hbox|operatorname\*?|texttt|textsf)\s*\{([^{}]*)\}"
+)
 _THOUSANDS_TEX = re.compile(r"(?<=\d)\s*(?:,\s*\\!|\\!\s*,|\{\s*,\s*\}|\\,|\\ )\s*(?=\d{3}(?!\d))")
 _THOUSANDS_SPACE = re.compile(r"(?<![\d.])(\d{1,3})((?: \d{3})+)(?![\d])")
 _THOUSANDS_COMMA = re.compile(r"(?<![\d.,])(\d{1,3})((?:,\d{3})+)(?![\d,])")

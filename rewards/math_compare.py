@@ -24,7 +24,9 @@ _MIN_FRACTIONAL = 3
 _MAX_ITEMS = 64
 # Values for symbols: positive first, where roots and logarithms are real; then negative ones, which count where both
 # sides are real. Odd and unrelated, so that no identity holds at them by accident.
-_POSITIVE = [Fraction(n, d) for n, d in ((37, 23), (71, 29), (13, 41), (97, 31), (53, 47), (19, 67), (83, 17), (61, 43))]
+_POSITIVE = [
+    Fraction(n, d) for n, d in ((37, 23), (71, 29), (13, 41), (97, 31), (53, 47), (19, 67), (83, 17), (61, 43))
+]
 _NUM_POSITIVE, _NUM_NEGATIVE = 4, 3
 
 
@@ -49,7 +51,13 @@ def _same(gold: Node, pred: Node) -> bool:
     if gold == pred:
         return True
     kinds |= {arg.kind for node in (gold, pred) if node.kind == "list" for arg in node.args if arg.kind == "rel"}
-    if "rel" in kinds or "builder" in kinds or kinds & {"union", "minus", "intersect"} or _is_reals(gold) or _is_reals(pred):
+    if (
+        "rel" in kinds
+        or "builder" in kinds
+        or kinds & {"union", "minus", "intersect"}
+        or _is_reals(gold)
+        or _is_reals(pred)
+    ):
         return _same_relation_or_set(gold, pred)
     if kinds & {"list", "set", "tuple"}:
         return _same_collection(gold, pred)
@@ -132,7 +140,13 @@ def _proportional(gold: Node, pred: Node) -> bool:
             top, bottom = evaluate(f, point), evaluate(g, point)
             if bottom == 0:
                 return False
-            ratios.append(as_real(top / bottom if isinstance(top, Fraction) and isinstance(bottom, Fraction) else inexact(top) / inexact(bottom)))
+            ratios.append(
+                as_real(
+                    top / bottom
+                    if isinstance(top, Fraction) and isinstance(bottom, Fraction)
+                    else inexact(top) / inexact(bottom)
+                )
+            )
         except (Undefined, ZeroDivisionError):
             continue
     if len(ratios) < 3 or ratios[0] == 0 or not all(math_sets.same(ratio, ratios[0]) for ratio in ratios):
@@ -324,7 +338,9 @@ def _agree_everywhere(gold: Node, pred: Node, symbols: frozenset[str]) -> bool:
 def _points(symbols: frozenset[str]) -> Iterator[Mapping[str, Fraction]]:
     names = sorted(symbols)
     for shift in range(_NUM_POSITIVE):
-        yield {name: _POSITIVE[(i * 3 + shift * 2 + i // 8) % 8] + i // 8 + shift * i % 5 for i, name in enumerate(names)}
+        yield {
+            name: _POSITIVE[(i * 3 + shift * 2 + i // 8) % 8] + i // 8 + shift * i % 5 for i, name in enumerate(names)
+        }
     for shift in range(_NUM_NEGATIVE):
         yield {
             name: (_POSITIVE[(i * 5 + shift) % 8] + shift + i // 8) * (-1 if (i + shift) % 2 == 0 or shift == 2 else 1)
@@ -463,7 +479,7 @@ def _is_differential(node: Node) -> bool:
 
 
 def _is_segment(node: Node) -> bool:
-    names = [arg for arg in (node.args if node.kind == "mul" else (node,))]
+    names = list(node.args if node.kind == "mul" else (node,))
     return all(arg.kind == "sym" and arg.name[0].isupper() for arg in names)
 
 
@@ -510,7 +526,9 @@ def _common_label(node: Node) -> Node:
     first = labels[0]
     if first is None:
         return node
-    if all(label == first for label in labels) or (all(label is None for label in labels[1:]) and first.kind != "tuple"):
+    if all(label == first for label in labels) or (
+        all(label is None for label in labels[1:]) and first.kind != "tuple"
+    ):
         if any(arg.kind == "rel" for arg, label in zip(node.args, labels) if label is None):
             return node
         return Node("rel", (first, Node("list", tuple(_strip(arg) for arg in node.args))), "=")
@@ -536,7 +554,9 @@ def _unlabel(node: Node, other: Node) -> Node:
         values = tuple(_strip(arg) for arg in node.args)
         if _same_letter(node):
             return Node("list", values)
-        return Node("tuple", values, "()") if other.kind in ("tuple", "list") and len(other.args) == len(values) else node
+        return (
+            Node("tuple", values, "()") if other.kind in ("tuple", "list") and len(other.args) == len(values) else node
+        )
     if node.kind == "list":
         return dataclasses.replace(node, args=tuple(_unlabel_record(arg) for arg in node.args))
     return node
@@ -553,14 +573,15 @@ def is_simplified(node: Node) -> bool:
     if node.kind == "div" and all(_integer(arg) is not None for arg in node.args):
         top, bottom = (_integer(arg) for arg in node.args)
         return bottom not in (0, 1, -1) and Fraction(top or 0, bottom or 1).denominator == abs(bottom or 1)
-    if node.kind in ("add", "mul") and node.name != "mixed":
-        if sum(_is_plain_number(arg) for arg in node.args) > 1:
-            return False
+    if node.kind in ("add", "mul") and node.name != "mixed" and sum(_is_plain_number(arg) for arg in node.args) > 1:
+        return False
     if node.kind == "pow" and all(_integer(arg) is not None for arg in node.args):
         return False
     if node.kind == "func" and node.name == "sqrt":
         inner = _integer(node.args[0])
-        if inner is not None and (inner in (0, 1) or any(inner % (k * k) == 0 for k in range(2, min(abs(inner), 1000)))):
+        if inner is not None and (
+            inner in (0, 1) or any(inner % (k * k) == 0 for k in range(2, min(abs(inner), 1000)))
+        ):
             return False
     if node.kind == "fact" and _integer(node.args[0]) is not None:
         return False
@@ -575,8 +596,10 @@ def _integer(node: Node) -> int | None:
 
 
 def _is_plain_number(node: Node) -> bool:
-    return not math_sets.symbols_of(node) and node.kind in ("num", "neg", "div") and all(
-        arg.kind in ("num", "neg", "div") for arg in node.args
+    return (
+        not math_sets.symbols_of(node)
+        and node.kind in ("num", "neg", "div")
+        and all(arg.kind in ("num", "neg", "div") for arg in node.args)
     )
 
 

@@ -18,10 +18,19 @@ from rewards.math_extract import MAX_ANSWER_CHARS
 from rewards.math_tree import Node, TooLarge, Unparsable
 
 _INTEGER = re.compile(r"[-+]?\d+")
-_DEGREE = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*(?:\\text\s*\{\s*[CFK]\s*\}|\\mathrm\s*\{\s*[CFK]\s*\}|[CFK]\b)?(?=\s*(?:$|[,;)\]}]))")
-_DEGREE_WORD = re.compile(r"\s*(?:\\(?:text|mathrm)\s*\{\s*deg(?:ree)?s?\.?\s*\}|\bdeg(?:ree)?s?\b\.?)\s*(?:Celsius|Fahrenheit)?(?=\s*(?:$|[,;)\]}]))", re.I)
-_PERCENT_WORD = re.compile(r"\s*(?:\\(?:text|mathrm)\s*\{\s*(?:percent|percentage|pct|%)\s*\}|\b(?:percent|percentage|pct)\b)", re.I)
-_MODULUS = re.compile(r"\s*(?:\\pmod|\(\s*\\?(?:bmod|mod|text\s*\{\s*mod\s*\}|mathrm\s*\{\s*mod\s*\}))\s*\{?\s*(\w+)\s*\}?\s*\)?\s*$")
+_DEGREE = re.compile(
+    r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*(?:\\text\s*\{\s*[CFK]\s*\}|\\mathrm\s*\{\s*[CFK]\s*\}|[CFK]\b)?(?=\s*(?:$|[,;)\]}]))"
+)
+_DEGREE_WORD = re.compile(
+    r"\s*(?:\\(?:text|mathrm)\s*\{\s*deg(?:ree)?s?\.?\s*\}|\bdeg(?:ree)?s?\b\.?)\s*(?:Celsius|Fahrenheit)?(?=\s*(?:$|[,;)\]}]))",
+    re.I,
+)
+_PERCENT_WORD = re.compile(
+    r"\s*(?:\\(?:text|mathrm)\s*\{\s*(?:percent|percentage|pct|%)\s*\}|\b(?:percent|percentage|pct)\b)", re.I
+)
+_MODULUS = re.compile(
+    r"\s*(?:\\pmod|\(\s*\\?(?:bmod|mod|text\s*\{\s*mod\s*\}|mathrm\s*\{\s*mod\s*\}))\s*\{?\s*(\w+)\s*\}?\s*\)?\s*$"
+)
 _DECIMAL_COMMA = re.compile(r"([-+]?\d+),(\d+)")
 _IDENTICAL_IS_WRONG = re.compile(r"(?:/|\\div)\s*0(?![.\d])|\\frac\s*(?:\{[^{}]*\}|\d)\s*(?:\{\s*0\s*\}|0)")
 

@@ -15,17 +15,23 @@ MAX_ANSWER_CHARS = 2_000
 
 _THINK_OPEN = re.compile(r"<(think|thinking|thought|reasoning)>", re.I)
 _THINK_CLOSE = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.I)
-_END_TOKEN = re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end_of_text|end|user|system)\|>|</s>|<eos>|<end_of_turn>")
+_END_TOKEN = re.compile(
+    r"<\|(?:im_end|im_start|endoftext|eot_id|end_of_text|end|user|system)\|>|</s>|<eos>|<end_of_turn>"
+)
 _SPECIAL = re.compile(r"[∎■□✓✔✅🎉]|<\|[^|<>\s]{1,40}\|>|</?s>|<pad>|<bos>|<｜[^｜<>]{1,40}｜>")
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])")
-_BOX_GAP = re.compile(r"[\s$(){}\[\]\\]*(?:[\w$\\{}()=]+\s+){0,3}?[^.!?\n]{0,12}?(?:,|;|\band\b|\bor\b)[^.!?]{0,24}", re.S)
+_BOX_GAP = re.compile(
+    r"[\s$(){}\[\]\\]*(?:[\w$\\{}()=]+\s+){0,3}?[^.!?\n]{0,12}?(?:,|;|\band\b|\bor\b)[^.!?]{0,24}", re.S
+)
 _NOT_JOINED = re.compile(
-    r"\b(?:so|then|but|wait|actually|instead|finally|hence|thus|therefore|no|not|final|step|now|get|is|or maybe|maybe)\b", re.I
+    r"\b(?:so|then|but|wait|actually|instead|finally|hence|thus|therefore|no|not|final|step|now|get|is|or maybe|maybe)\b",
+    re.I,
 )
 # A box that shows a format, or is denied, is no answer.
 _ONLY_MENTIONED = re.compile(
     r"(?:\bfor example|\be\.g\.|\bfor instance|\bsuch as|\blike this|\bformat(?:ted)?(?: as| like| is)?|\bsomething like|"
-    r"\bnot(?: equal to)?|\bnever|n't)[\s:,$\\(\[\"'`]*$", re.I
+    r"\bnot(?: equal to)?|\bnever|n't)[\s:,$\\(\[\"'`]*$",
+    re.I,
 )
 _TAKEN_BACK = re.compile(r"[\s$.,)\]\\]*(?:(?:is|was)\s+(?:not\b|wrong|incorrect|false)|\?)", re.I)
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.S | re.I)
@@ -57,7 +63,8 @@ _SENTENCE_END = re.compile(r"(?<=[^\s.])[.。!！?？](?=\s+[^\d\s]|\s*$)|(?<=[^
 _MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.S)
 _SPAN_JOIN = re.compile(r"\s*(?:,|;|\band\b|\bor\b|, and|, or)\s*")
 _HEDGE = re.compile(
-    r"\b(?:either|maybe|perhaps|possibly|might|could be|not sure|guess)\b|\?|^\W*(?:if|unless|let|suppose|assume|given)\b", re.I
+    r"\b(?:either|maybe|perhaps|possibly|might|could be|not sure|guess)\b|\?|^\W*(?:if|unless|let|suppose|assume|given)\b",
+    re.I,
 )
 
 
@@ -159,7 +166,9 @@ def _from_box(text: str) -> Extracted | None:
         return None
     if found[-1][2] is None:
         return Extracted("", "unfinished_box")
-    if _ONLY_MENTIONED.search(text[max(0, found[-1][0] - 40) : found[-1][0]]) or _TAKEN_BACK.match(text[found[-1][1] :]):
+    if _ONLY_MENTIONED.search(text[max(0, found[-1][0] - 40) : found[-1][0]]) or _TAKEN_BACK.match(
+        text[found[-1][1] :]
+    ):
         return Extracted("", "mentioned")
     phrase = _from_phrase(text[found[-1][1] :])
     if phrase is not None and re.search(r"[\d\\]", phrase.text) and len(phrase.text) < 100:
@@ -234,7 +243,9 @@ def _leading_spans(rest: str) -> str:
         parts.append(next(g for g in match.groups() if g is not None))
         position = match.end()
         joint = _SPAN_JOIN.match(rest, position)
-        after = re.match(r"\s*(?:\\?%|(?:percent|degrees|hundred|thousand|million|billion|trillion|dozen)\b)", rest[position:])
+        after = re.match(
+            r"\s*(?:\\?%|(?:percent|degrees|hundred|thousand|million|billion|trillion|dozen)\b)", rest[position:]
+        )
         tail = after.group() if after else ""
         if joint is None or not _MATH_SPAN.match(rest, joint.end()):
             break
@@ -249,7 +260,9 @@ def _reduce_prose(sentence: str) -> str:
     """The answer in a sentence such as "the largest n is 34", "**x = 5** apples" or "she needs 12 eggs"."""
     text = sentence.strip().strip("*_` ").strip()
     text = _AFTERTHOUGHT.sub("", _LEAD_IN.sub("", text)).strip().strip("\"'}* ") or text
-    pieces = re.split(r"\b(?:is|are|equals|be|was|were)\b(?:\s+(?:equal\s+to|approximately|exactly|therefore|thus|just))*\s*:?", text)
+    pieces = re.split(
+        r"\b(?:is|are|equals|be|was|were)\b(?:\s+(?:equal\s+to|approximately|exactly|therefore|thus|just))*\s*:?", text
+    )
     last = pieces[-1].strip()
     if len(pieces) > 1 and last and re.search(r"[\d\\$]|^\(?[a-zA-Z]\)?$", last):
         return _leading_spans(last) or (last if _is_short(last) else _only_number(last))
@@ -260,7 +273,9 @@ _AFTERTHOUGHT = re.compile(
     r"\s*(?:[,;]?\s*(?:because|since)\b|,\s*(?:not|which|as|so|where|but|and (?:we|this|it|so))\b).*$|\s+\([^()]*[a-zA-Z]{3,}[^()]*\)$",
     re.I | re.S,
 )
-_LEAD_IN = re.compile(r"^(?:approximately|about|around|roughly|exactly|simply|just|therefore|thus|then|indeed|clearly|now)\b[,:\s]*", re.I)
+_LEAD_IN = re.compile(
+    r"^(?:approximately|about|around|roughly|exactly|simply|just|therefore|thus|then|indeed|clearly|now)\b[,:\s]*", re.I
+)
 
 
 def _is_short(text: str) -> bool:
@@ -284,12 +299,16 @@ def _whole_text(text: str) -> Extracted | None:
     if re.search(r"\d|\\", text) and _SENTENCE_WORDS.search(text):
         return None
     outside = _MATH_SPAN.sub(" ", text)
-    if outside != text and re.search(r"[A-Za-z]{2,}", re.sub(r"\b(?:and|or|percent|pct|degrees?|[A-Za-z]+\s*$)", "", outside)):
+    if outside != text and re.search(
+        r"[A-Za-z]{2,}", re.sub(r"\b(?:and|or|percent|pct|degrees?|[A-Za-z]+\s*$)", "", outside)
+    ):
         return None  # words around mathematics: a sentence
     return Extracted(text, "whole") if looks_like_answer(text) else None
 
 
-_SENTENCE_WORDS = re.compile(r"\b(?:so|then|thus|hence|we|it|is|the|let|therefore|get|gives|now|are|there|this|that|which)\b", re.I)
+_SENTENCE_WORDS = re.compile(
+    r"\b(?:so|then|thus|hence|we|it|is|the|let|therefore|get|gives|now|are|there|this|that|which)\b", re.I
+)
 
 
 def looks_like_answer(text: str) -> bool:
@@ -326,12 +345,18 @@ def _last_expression(text: str) -> Extracted:
     if match:
         return Extracted(match.group(1).strip(), "last_expression")
     conclusion = _CONCLUSION.match(sentence)
-    number = _only_number(sentence[conclusion.end() :]) if conclusion and sentence.rstrip().endswith((".", "!", "。")) else ""
+    number = (
+        _only_number(sentence[conclusion.end() :])
+        if conclusion and sentence.rstrip().endswith((".", "!", "。"))
+        else ""
+    )
     return Extracted(number, "conclusion") if re.search(r"\d", number) else Extracted("", "none")
 
 
 _NUMBER = re.compile(r"[-+]?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?(?:\s*\\?%)?")
-_CONCLUSION = re.compile(r"\W*(?:therefore|thus|hence|so|in total|in conclusion|finally|consequently|altogether)\b", re.I)
+_CONCLUSION = re.compile(
+    r"\W*(?:therefore|thus|hence|so|in total|in conclusion|finally|consequently|altogether)\b", re.I
+)
 _ENDING = re.compile(
     r"(?:^|[\s=:(（$€£¥是为*_])"
     r"([-−+]?[$€£¥]?\\?[$]?(?:\d[\d,. ]*\d|\d|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"

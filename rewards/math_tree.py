@@ -42,12 +42,91 @@ class Node:
 
 
 FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp sqrt abs max min gcd lcm det arg Re Im".split()
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "log",
+        "ln",
+        "lg",
+        "exp",
+        "sqrt",
+        "abs",
+        "max",
+        "min",
+        "gcd",
+        "lcm",
+        "det",
+        "arg",
+        "Re",
+        "Im",
+    ]
 )
-_PLAIN_WORDS = FUNCTIONS | {"pi", "infty", "inf", "infinity", "oo", "and", "or", "asin", "acos", "atan", "cup", "union", "theta", "alpha", "beta", "in"}
+_PLAIN_WORDS = FUNCTIONS | {
+    "pi",
+    "infty",
+    "inf",
+    "infinity",
+    "oo",
+    "and",
+    "or",
+    "asin",
+    "acos",
+    "atan",
+    "cup",
+    "union",
+    "theta",
+    "alpha",
+    "beta",
+    "in",
+}
 _GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
-    "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar".split()
+    [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "iota",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "rho",
+        "sigma",
+        "tau",
+        "upsilon",
+        "phi",
+        "chi",
+        "psi",
+        "omega",
+        "Gamma",
+        "Delta",
+        "Theta",
+        "Lambda",
+        "Xi",
+        "Pi",
+        "Sigma",
+        "Upsilon",
+        "Phi",
+        "Psi",
+        "Omega",
+        "ell",
+        "hbar",
+    ]
 )
 _RELATIONS = {"=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\approx": "~", "<=": "<=", ">=": ">=", "!=": "!=", "\\equiv": "=", "==": "=", "\\neq": "!="}  # fmt: skip
 _OPEN, _CLOSE = {"(", "[", "\\langle"}, {")", "]", "\\rangle"}
@@ -198,9 +277,14 @@ class _Parser:
         found = ""
         while not self.at_end():
             is_word = self.kind() == "text" and self.peek().strip().strip(",").strip().lower() in ("and", "or", "", "&")
-            if is_word or (self.kind() != "text" and self.peek() in (",", "\\and", "\\or", "&", "\\land", "\\lor", "\\wedge", "\\vee")):
+            if is_word or (
+                self.kind() != "text"
+                and self.peek() in (",", "\\and", "\\or", "&", "\\land", "\\lor", "\\wedge", "\\vee")
+            ):
                 joint = self.peek().strip("\\, ").lower()
-                found = {"or": "or", "lor": "or", "vee": "or", "and": "and", "land": "and", "wedge": "and"}.get(joint, found or ",")
+                found = {"or": "or", "lor": "or", "vee": "or", "and": "and", "land": "and", "wedge": "and"}.get(
+                    joint, found or ","
+                )
                 self.position += 1
             else:
                 break
@@ -485,7 +569,10 @@ class _Parser:
         return "".join(parts)
 
     def _text(self, content: str) -> Node:
-        if self.tokens[self.position - 1].text in ("R", "Z", "N", "Q", "C") and self.tokens[self.position - 1].kind == "text":
+        if (
+            self.tokens[self.position - 1].text in ("R", "Z", "N", "Q", "C")
+            and self.tokens[self.position - 1].kind == "text"
+        ):
             self.accept("^")  # \mathbb{R}^+ and the like are left to the slow path
             return Node("const", (), "set_" + content)
         if re.fullmatch(r"[a-zA-Z]", content):
@@ -569,7 +656,9 @@ class _Parser:
         inverse = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}.get(name)
         if inverse and power is not None and power == Node("neg", (_ONE,)):
             name, power = inverse, None
-        node = Node("func", arguments if base is None else (*arguments, base), name + ("_base" if base is not None else ""))
+        node = Node(
+            "func", arguments if base is None else (*arguments, base), name + ("_base" if base is not None else "")
+        )
         return node if power is None else Node("pow", (node, power))
 
     def _function_arguments(self, name: str) -> tuple[Node, ...]:

@@ -52,7 +52,35 @@ _define("afternoon", one="pm")
 _define("sq", one="units unit")
 
 _LABEL_STOP = frozenset(
-    "pi and or if for when where sqrt sin cos tan log ln exp infty inf infinity oo frac union cup mod no yes true false is".split()
+    [
+        "pi",
+        "and",
+        "or",
+        "if",
+        "for",
+        "when",
+        "where",
+        "sqrt",
+        "sin",
+        "cos",
+        "tan",
+        "log",
+        "ln",
+        "exp",
+        "infty",
+        "inf",
+        "infinity",
+        "oo",
+        "frac",
+        "union",
+        "cup",
+        "mod",
+        "no",
+        "yes",
+        "true",
+        "false",
+        "is",
+    ]
 )
 _UNIT_PART = r"\{\s*((?:\\(?:text|mathrm)\s*\{)?\s*[a-zA-Z]+(?:\^\{?\d\}?)?\s*\}?(?:\^\{?\d\}?)?)\s*\}"
 _UNIT_FRACTION = re.compile(r"\s*\\frac\s*" + _UNIT_PART + r"\s*" + _UNIT_PART + "$")
@@ -60,6 +88,7 @@ _TEXT_UNIT = re.compile(
     r"\\(?:text|mathrm|textbf|textit|textrm|textnormal|mbox|hbox|operatorname|texttt|textsf)\s*\{([^{}]*)\}"
     r"((?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?)"
 )
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -126,7 +155,16 @@ def _split_word_unit(text: str) -> tuple[str, str]:
     parts = re.findall(r"[a-zA-Z]+", words)
     if not parts or any(part.lower() in _LABEL_STOP for part in parts):
         return text, ""
-    known = parts[0] in _BASE or parts[0].lower() in ("square", "sq", "cubic", "per", "degrees", "degree", "mph", "percent")
+    known = parts[0] in _BASE or parts[0].lower() in (
+        "square",
+        "sq",
+        "cubic",
+        "per",
+        "degrees",
+        "degree",
+        "mph",
+        "percent",
+    )
     if not known and len(parts[0]) < 3:
         return text, ""
     if not re.search(r"\d|\\pi", core):
@@ -136,7 +174,11 @@ def _split_word_unit(text: str) -> tuple[str, str]:
 
 def read_unit(words: str) -> Unit:
     """The unit that some words name; unknown words are a label."""
-    text = re.sub(r"\b([ap])\.?\s?m\b\.?", r"\1m", words, flags=re.I) if re.match(r"[apAP]\.?\s?[mM]\.?$", words) else words
+    text = (
+        re.sub(r"\b([ap])\.?\s?m\b\.?", r"\1m", words, flags=re.I)
+        if re.match(r"[apAP]\.?\s?[mM]\.?$", words)
+        else words
+    )
     text = text.replace("mph", "mi/h").replace("kph", "km/h").replace(" per ", "/").strip()
     text = re.sub(r"^per ", "/", text).replace("\\cdot", " ")
     factor, powers = Fraction(1), {}  # type: Fraction, dict[str, int]

@@ -11,37 +11,40 @@ _CHOICE_ALONE = re.compile(
     r"^\W*(?:(?:the\s+)?(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|option|choice|statement)\s*(?:is|:)?\s*)?"
     r"\(?\s*([A-Ja-j])\s*(?:\)|\]|\.|:)?\s*(?:is (?:correct|right|true))?\W*$"
 )
-_CHOICE_WITH_TEXT = re.compile(r"^\W*(?:(?:option|choice|answer)\s*)?(?:\(([A-J])\)|([A-J])\s*[.:)])\s*(?![,)\]])(\S.*)$", re.S)
+_CHOICE_WITH_TEXT = re.compile(
+    r"^\W*(?:(?:option|choice|answer)\s*)?(?:\(([A-J])\)|([A-J])\s*[.:)])\s*(?![,)\]])(\S.*)$", re.S
+)
 _BOOLEANS = {"yes": "yes", "no": "no", "true": "true", "false": "false", "correct": "true", "incorrect": "false"}
-_SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
-).split()
+_SMALL = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+]
 _CANONICAL = {
-    **{
-        words: r"\emptyset"
-        for words in (
-            "no solution", "no solutions", "no real solution", "no real solutions", "empty set", "null set", "none",
-            "no such values", "no roots", "no real roots", "there are no solutions", "there is no solution",
-            "no such number exists", "无解",
-        )
-    },
-    **{
-        words: "undefined"
-        for words in ("dne", "does not exist", "undefined", "not defined", "limit does not exist", "doesnt exist", "不存在")
-    },
-    **{
-        words: r"\mathbb{R}"
-        for words in ("all real numbers", "all reals", "all real", "real numbers", "any real number", "all real values",
-                      "every real number", "全体实数")
-    },
-    **{
-        words: "infinitely many"
-        for words in ("infinitely many", "infinitely many solutions", "infinite solutions", "infinite number of solutions",
-                      "infinite")
-    },
-    **{words: r"\infty" for words in ("infinity", "positive infinity", "plus infinity", "无穷", "无穷大")},
-    **{words: r"-\infty" for words in ("negative infinity", "minus infinity")},
+    **dict.fromkeys(("no solution", "no solutions", "no real solution", "no real solutions", "empty set", "null set", "none", "no such values", "no roots", "no real roots", "there are no solutions", "there is no solution", "no such number exists", "无解"), r"\emptyset"),
+    **dict.fromkeys(("dne", "does not exist", "undefined", "not defined", "limit does not exist", "doesnt exist", "不存在"), "undefined"),
+    **dict.fromkeys(("all real numbers", "all reals", "all real", "real numbers", "any real number", "all real values", "every real number", "全体实数"), r"\mathbb{R}"),
+    **dict.fromkeys(("infinitely many", "infinitely many solutions", "infinite solutions", "infinite number of solutions", "infinite"), "infinitely many"),
+    **dict.fromkeys(("infinity", "positive infinity", "plus infinity", "无穷", "无穷大"), r"\infty"),
+    **dict.fromkeys(("negative infinity", "minus infinity"), r"-\infty"),
     "是": "yes", "否": "no", "正确": "true", "错误": "false", "对": "true", "错": "false",
 }  # fmt: skip
 _NUMBER_WORDS = {word: str(value) for value, word in enumerate(_SMALL)}

@@ -1,9 +1,9 @@
 """For your own tests: does a reward function keep the contract, whatever it is fed?
 
-    from rewards.testing import check_reward
+from rewards.testing import check_reward
 
-    def test_my_reward_keeps_the_contract():
-        check_reward(my_reward, columns={"solution": ["42"]})
+def test_my_reward_keeps_the_contract():
+    check_reward(my_reward, columns={"solution": ["42"]})
 """
 
 from __future__ import annotations

@@ -160,7 +160,9 @@ class RewardPool:
         """
         _check_lengths(prompts, completions, columns, completion_ids)
         self.start()
-        job = _Job(prompts, completions, columns, completion_ids, [None] * len(completions), timeout_s or self._timeout_s)
+        job = _Job(
+            prompts, completions, columns, completion_ids, [None] * len(completions), timeout_s or self._timeout_s
+        )
         job.num_left = len(completions)
         if job.num_left == 0:
             return []

@@ -229,7 +229,9 @@ def test_every_variant_is_bounded_and_finite_for_every_answer(text, target):
 
 @given(any_box)
 def test_parsed_clicks_are_finite_and_their_boxes_ordered(box):
-    for click in read_clicks(f"click({box[0]}, {box[1]}) <box>{box[0]} {box[1]} {box[2]} {box[3]}</box>", image_size=SCREEN):
+    for click in read_clicks(
+        f"click({box[0]}, {box[1]}) <box>{box[0]} {box[1]} {box[2]} {box[3]}</box>", image_size=SCREEN
+    ):
         assert all(map(math.isfinite, click.point))
         assert click.box is None or (all(map(math.isfinite, click.box)) and click.box[0] <= click.box[2])
 

@@ -121,7 +121,12 @@ def test_the_slow_path_works_off_the_main_thread():
 
 def test_message_lists_and_numbers_and_lists_of_references_are_accepted():
     completion = [{"role": "assistant", "content": [{"type": "text", "text": r"\boxed{0.5}"}]}]
-    assert math_reward(completions=[completion] * 4, solution=[0.5, "1/2", ["7", r"\frac12"], 2]) == [1.0, 1.0, 1.0, 0.0]
+    assert math_reward(completions=[completion] * 4, solution=[0.5, "1/2", ["7", r"\frac12"], 2]) == [
+        1.0,
+        1.0,
+        1.0,
+        0.0,
+    ]
 
 
 def test_an_empty_reference_has_no_verdict():
@@ -157,7 +162,12 @@ def test_an_unsimplified_answer_is_wrong_when_the_recipe_says_so(answer, gold, v
 def test_metrics_say_how_many_responses_had_no_answer():
     logged = {}
     math_reward(
-        completions=[r"\boxed{1}", "It is too hard for me, sorry about that.", "<think>still", r"\boxed{9^{9^{9^{9}}}}"],
+        completions=[
+            r"\boxed{1}",
+            "It is too hard for me, sorry about that.",
+            "<think>still",
+            r"\boxed{9^{9^{9^{9}}}}",
+        ],
         solution=["1"] * 4,
         log_metric=logged.__setitem__,
     )

@@ -49,7 +49,24 @@ def test_results_come_back_in_order(obedient):
 
 
 def test_only_the_bad_rows_of_a_batch_fail(obedient):
-    rows = ["1", "hang", "2", "raise", "3", "die", "4", "exit", "5", "nan", "inf", "none", "text", "list", "101", "true"]
+    rows = [
+        "1",
+        "hang",
+        "2",
+        "raise",
+        "3",
+        "die",
+        "4",
+        "exit",
+        "5",
+        "nan",
+        "inf",
+        "none",
+        "text",
+        "list",
+        "101",
+        "true",
+    ]
     results = score(obedient, rows)
     status = {row: result.status for row, result in zip(rows, results)}
     assert status == {
@@ -64,7 +81,9 @@ def test_only_the_bad_rows_of_a_batch_fail(obedient):
 
 
 def test_failures_say_what_happened(obedient):
-    messages = {row: score(obedient, [row])[0].message for row in ("raise", "die", "exit", "nan", "text", "101", "hang")}
+    messages = {
+        row: score(obedient, [row])[0].message for row in ("raise", "die", "exit", "nan", "text", "101", "hang")
+    }
     assert messages["raise"].startswith("ValueError: a bad row (reward_functions.py:")
     assert messages["die"] == "the worker process was killed by SIGKILL"
     assert messages["exit"].startswith("SystemExit: 3")
@@ -165,10 +184,16 @@ def test_a_function_without_a_catch_all_gets_only_what_it_names():
 def test_a_result_of_the_wrong_shape_is_invalid():
     with pool_of("too_few", timeout_s=5.0) as pool:
         result = score(pool, ["a", "b"])[0]
-        assert (result.status, result.message) == (RewardStatus.INVALID, "the function returned 0 values for 1 completions")
+        assert (result.status, result.message) == (
+            RewardStatus.INVALID,
+            "the function returned 0 values for 1 completions",
+        )
     with pool_of("not_a_list", timeout_s=5.0) as pool:
         result = score(pool, ["a", "b"])[0]
-        assert (result.status, result.message) == (RewardStatus.INVALID, "the function returned float, not a list of numbers")
+        assert (result.status, result.message) == (
+            RewardStatus.INVALID,
+            "the function returned float, not a list of numbers",
+        )
 
 
 def test_what_a_reward_prints_does_not_reach_standard_output():

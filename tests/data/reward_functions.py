@@ -34,7 +34,6 @@ def _obey(text):
 
 
 def print_and_score(completions, **columns):
-    print("noise on standard output")
     return [1.0 for _ in completions]
 
 
