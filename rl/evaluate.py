@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -26,6 +27,8 @@ class Measurement:
     rewards: Mapping[str, float]
     """mean reward by prompt_id, to compare with at the end of the next stage"""
     details: Mapping[str, float]
+    messages: Mapping[str, Sequence[Sequence[Any]]] = field(default_factory=dict)
+    """of a synthesis: [conclusion, reward] of each answer by prompt_id"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class HeldOutSet:
         )
         scored = self.scorer.score(trajectories).scored
         if section.synthesis is not None:
-            return self._synthesis(section.synthesis, scored, engine, tokenizer, seed=seed)
+            return self._synthesis(section.synthesis, scored, engine, tokenizer, seed=seed, before=before)
         rewards = mean_reward_by_prompt(scored)
         return Measurement(self._score(scored, rewards, before), rewards, _details(scored, section.success))
 
@@ -72,26 +75,56 @@ class HeldOutSet:
         tokenizer: PreTrainedTokenizerBase,
         *,
         seed: int,
+        before: Measurement | None,
     ) -> Measurement:
-        """One synthesis per problem from its `width` answers; also one sample and majority vote on the same answers."""
-        by_prompt: dict[str, list[ScoredTrajectory]] = {}
+        """One synthesis per problem from `width` messages, beside one sample and majority vote on the same messages.
+
+        The score is of messages sampled at the start of the stage, as in a message cache; the details `own_...` are
+        of messages that the policy has written now. Where nothing was measured before, both are the same.
+        """
+        own: dict[str, list[tuple[str, float]]] = {}
         for item in scored:
-            by_prompt.setdefault(item.trajectory.prompt.prompt_id, []).append(item)
-        rng = random.Random(seed)
-        prompts = [_synthesis_of(items, synthesis, rng) for items in by_prompt.values()]
-        sampling = replace(as_sampling(self.section.sampling), max_tokens=synthesis.max_tokens)
-        answers = collect(engine, tokenizer, prompts, samples_per_prompt=1, sampling=sampling, seed=seed + 1)
-        graded = self.scorer.score(answers).scored
-        success = self.section.success
-        details = {
-            "single_sample": sum(item.reward >= success for item in scored) / len(scored),
-            "majority_vote": _majority_accuracy(list(by_prompt.values()), synthesis, success),
-            "any_right": _share([any(i.reward >= success for i in items) for items in by_prompt.values()]),
-            "completion_tokens_mean": _mean_tokens([item.trajectory for item in graded]),
-            **_emergent(by_prompt, graded, success),
-        }
-        accuracy = _share([item.reward >= success for item in graded])
-        return Measurement(accuracy, mean_reward_by_prompt(graded), details)
+            conclusion = compact(item.trajectory.completion, conclusion=synthesis.conclusion)
+            own.setdefault(item.trajectory.prompt.prompt_id, []).append((conclusion, item.reward))
+        results: list[tuple[float, dict[str, float]]] = []
+        for messages in (before.messages if before and before.messages else own, own):
+            prompts = [
+                _synthesis_of(prompt, messages[prompt.prompt_id], synthesis, random.Random(f"{seed} {index}"))
+                for index, prompt in enumerate(self.prompts)
+                if prompt.prompt_id in messages
+            ]
+            sampling = replace(as_sampling(self.section.sampling), max_tokens=synthesis.max_tokens)
+            answers = collect(engine, tokenizer, prompts, samples_per_prompt=1, sampling=sampling, seed=seed + 1)
+            results.append(_synthesis_numbers(messages, self.scorer.score(answers).scored, self.section.success))
+        (accuracy, details), (own_accuracy, own_details) = results
+        details |= {"own_synthesis": own_accuracy} | {f"own_{name}": x for name, x in own_details.items()}
+        return Measurement(accuracy, {}, details, own)
+
+
+def _synthesis_numbers(
+    messages: Mapping[str, Sequence[Sequence[Any]]], graded: Sequence[ScoredTrajectory], success: float
+) -> tuple[float, dict[str, float]]:
+    """(accuracy of the syntheses, what one sample and majority vote reach on the same messages)."""
+    right = {key: [reward >= success for _, reward in answers] for key, answers in messages.items()}
+    emergent = [
+        item.reward >= success
+        for item in graded
+        if not any(right[str(item.trajectory.prompt.columns["problem_id"])])
+    ]
+    details = {
+        "single_sample": _share([hit for hits in right.values() for hit in hits]),
+        "majority_vote": _share([_majority_right(messages[key], hits) for key, hits in right.items()]),
+        "any_right": _share([any(hits) for hits in right.values()]),
+        "emergent_correctness_rate": _share(emergent),
+        "problems_without_right_message": float(len(emergent)),
+        "completion_tokens_mean": _mean_tokens([item.trajectory for item in graded]),
+    }
+    return _share([item.reward >= success for item in graded]), details
+
+
+def _majority_right(answers: Sequence[Sequence[Any]], hits: Sequence[bool]) -> bool:
+    conclusions = [conclusion for conclusion, _ in answers]
+    return hits[conclusions.index(majority(conclusions))]
 
 
 def win_rate(after: Mapping[str, float], before: Mapping[str, float]) -> float:
@@ -108,37 +141,14 @@ def mean_reward_by_prompt(scored: Sequence[ScoredTrajectory]) -> dict[str, float
     return {key: sum(values) / len(values) for key, values in by_prompt.items()}
 
 
-def _synthesis_of(items: Sequence[ScoredTrajectory], synthesis: SynthesisSection, rng: random.Random) -> Prompt:
-    problem = items[0].trajectory.prompt
-    messages = [compact(item.trajectory.completion, conclusion=synthesis.conclusion) for item in items]
+def _synthesis_of(
+    problem: Prompt, answers: Sequence[Sequence[Any]], synthesis: SynthesisSection, rng: random.Random
+) -> Prompt:
+    messages = [str(conclusion) for conclusion, _ in answers]
     rng.shuffle(messages)
     content = synthesis_prompt(problem.content, messages, template=synthesis.template)
     columns = {**problem.columns, "problem_id": problem.prompt_id}
     return replace(problem, prompt_id=prompt_id_of(content), content=content, columns=columns)
-
-
-def _majority_accuracy(
-    groups: Sequence[Sequence[ScoredTrajectory]], synthesis: SynthesisSection, success: float
-) -> float:
-    """Accuracy of the most frequent conclusion of each problem."""
-    hits: list[bool] = []
-    for items in groups:
-        conclusions = [compact(item.trajectory.completion, conclusion=synthesis.conclusion) for item in items]
-        winner = conclusions.index(majority(conclusions))
-        hits.append(items[winner].reward >= success)
-    return _share(hits)
-
-
-def _emergent(
-    by_prompt: Mapping[str, Sequence[ScoredTrajectory]], graded: Sequence[ScoredTrajectory], success: float
-) -> dict[str, float]:
-    """Right although every message is wrong."""
-    hits = [
-        item.reward >= success
-        for item in graded
-        if all(m.reward < success for m in by_prompt[str(item.trajectory.prompt.columns["problem_id"])])
-    ]
-    return {"emergent_correctness_rate": _share(hits), "problems_without_right_message": float(len(hits))}
 
 
 def _details(scored: Sequence[ScoredTrajectory], success: float) -> dict[str, float]:

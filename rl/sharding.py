@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     set_model_state_dict,
 )
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
@@ -63,6 +63,7 @@ def whole_weights(module: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer, unsharded, on the CPU. Empty on ranks other than the first."""
     if not dist.is_initialized():
         return {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+    _reshard(module)
     return get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
@@ -71,8 +72,16 @@ def load_whole_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None
     if not dist.is_initialized():
         module.load_state_dict(dict(weights))
         return
+    _reshard(module)
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
     set_model_state_dict(module, dict(weights), options=options)
+
+
+def _reshard(module: nn.Module) -> None:
+    """After a forward pass without a backward one, the root's parameters still lie whole on every rank."""
+    for child in module.modules():
+        if isinstance(child, FSDPModule):
+            child.reshard()
 
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
