@@ -84,7 +84,8 @@ class RunDirectory:
         for name in ("metrics.jsonl", f"rollouts/{stage}/iterations.jsonl"):
             path = self.path / name
             if path.exists():
-                kept = [row for row in json_lines(path) if row.get("stage", stage) != stage or row["iteration"] < iteration]
+                rows = json_lines(path)
+                kept = [row for row in rows if row.get("stage", stage) != stage or row["iteration"] < iteration]
                 write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
     def append_rollouts(self, stage: str, iteration: int, scored: Sequence[ScoredTrajectory]) -> None:
@@ -144,8 +145,9 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines only: a crash can leave the last one cut."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """Whole lines only: a crash can leave the last one cut, also within a character."""
+    # Not splitlines: text in a JSON string may hold U+2028 and other ends of lines that are not those of the file.
+    for line in path.read_bytes().split(b"\n"):
         with contextlib.suppress(ValueError):
             yield json.loads(line)
 

@@ -187,7 +187,7 @@ def read_cache(path: Path) -> list[CachedProblem]:
 
 def _cached_problems(path: Path) -> Iterator[CachedProblem]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except OSError as error:
         raise DatasetError(f"{path}: the message cache cannot be read: {error}") from None
     for number, line in enumerate(lines, start=1):

@@ -36,7 +36,8 @@ def read_rows(name: str, *, split: str = "train", columns: Mapping[str, str] | N
 
 def _read_jsonl(path: Path) -> list[Row]:
     rows: list[Row] = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    # Not splitlines: text in a JSON string may hold U+2028 and other ends of lines that are not those of the file.
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -365,3 +365,8 @@ def test_validate_imports_neither_torch_nor_ray_nor_vllm(folder):
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=folder.path, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[] 0", result.stderr
+
+
+def test_separators_of_lines_within_text_are_part_of_a_row(folder):
+    folder.write("train.jsonl", '{"prompt": "1+1=\u2028 or\x85", "answer": "2"}\n')
+    assert main(["validate", "recipe.yaml"]) == 0
