@@ -179,7 +179,7 @@ def _scores(record: StageRecord) -> dict[str, Score]:
 def _reward_lines(section: Mapping[str, Any], rows: Sequence[Row], failures: Path) -> list[RewardLine]:
     labels = [_reward_label(reward) for reward in section.get("rewards") or [] if isinstance(reward, dict)]
     counts, examples = _failures(failures)
-    return [
+    lines = [
         RewardLine(
             label=label,
             early=_mean(_values(rows, f"reward/{label}")[: max(len(rows) // 10, 1)]),
@@ -189,6 +189,7 @@ def _reward_lines(section: Mapping[str, Any], rows: Sequence[Row], failures: Pat
         )
         for label in dict.fromkeys([*labels, *examples])
     ]
+    return [line for line in lines if line.failures or line.late is not None]
 
 
 def _reward_label(reward: Mapping[str, Any]) -> str:

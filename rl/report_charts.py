@@ -84,7 +84,7 @@ GROUPS = (
     Group("Length", ("completion_tokens_mean", "completion_tokens_max"), note="tokens per response"),
     Group("Cut responses", ("truncated_share",), note="share that max_tokens ended", bounds=(0, 1)),
     Group("Log-prob gap", ("rollout_gap_mean", "rollout_gap_max"), note="engine against trainer, nats", log=True),
-    Group("Synthesis", ("emergent_correctness_rate",), prefix="synthesis_accuracy", note="accuracy by right messages"),
+    Group("Synthesis accuracy", (), prefix="synthesis_accuracy", note="by right messages in the prompt", bounds=(0, 1)),
     Group("Margin", ("margin",), note="score of chosen minus rejected"),
     Group("Speed", ("tokens_per_s",), note="tokens per second, over everything"),
 )
@@ -123,9 +123,18 @@ def series(rows: Sequence[Row], group: Group, *, first: int) -> list[Series]:
     if group.prefix is not None:
         start = group.prefix + "/"
         found = sorted({name for row in rows for name in row if name.startswith(start)}, key=_natural)
-        names |= {name: name.removeprefix(start) for name in found if len(found) > 1}
+        labels = {name: name.removeprefix(start).removesuffix("_correct_messages") for name in _spread(found)}
+        names |= labels if len(labels) > 1 or not names else {}
     curves = [_curve(rows, name, label, first=first) for name, label in names.items()]
     return [curve for curve in curves if curve.x]
+
+
+def _spread(names: Sequence[str]) -> list[str]:
+    """At most as many as there are colors beside the one of the whole, evenly chosen."""
+    most = len(_COLORS) - 1
+    if len(names) <= most:
+        return list(names)
+    return [names[round(index * (len(names) - 1) / (most - 1))] for index in range(most)]
 
 
 def _label(name: str) -> str:

@@ -257,6 +257,12 @@ def test_one_source_alone_is_not_drawn_beside_the_whole():
     assert [curve.label for curve in series(rows, group, first=1)] == ["mean", "only", "other"]
 
 
+def test_of_many_curves_an_even_choice_is_drawn():
+    rows = [{"iteration": 0} | {f"synthesis_accuracy/{n}_correct_messages": 0.5 for n in range(25)}]
+    curves = series(rows, Group("Synthesis", (), prefix="synthesis_accuracy"), first=1)
+    assert [curve.label for curve in curves] == ["0", "4", "8", "12", "16", "20", "24"]
+
+
 def test_a_long_curve_is_thinned_to_means_of_neighbours():
     rows = [{"iteration": i, "loss": float(i)} for i in range(800)]
     (curve,) = series(rows, Group("Loss", ("loss",)), first=1)
