@@ -137,12 +137,12 @@ class EnginePool(Engine):
             raise RunFailed(f"a rollout engine did not start: {_last_line(error)}") from error
 
     def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
-        """See `Engine.generate`. Requests are dealt in contiguous blocks, so that samples of a prompt share a prefix."""
+        """See `Engine.generate`. Requests are dealt in contiguous blocks: samples of a prompt share a prefix."""
         blocks = [block.tolist() for block in np.array_split(np.arange(len(requests)), len(self._actors))]
         waiting = {index: block for index, block in enumerate(blocks) if block}
         results: dict[int, list[Generation]] = {}
         while waiting:
-            futures = {
+            futures: dict[int, Any] = {
                 index: self._actors[index].generate.remote([requests[i] for i in block], seed=seed + index)
                 for index, block in waiting.items()
             }
@@ -156,9 +156,9 @@ class EnginePool(Engine):
         import ray
 
         self._weights = (ray.put(dict(weights)), version)
-        futures = [actor.load_weights.remote(*self._weights) for actor in self._actors]
-        for index, future in enumerate(futures):
-            self._result(index, future)  # a dead engine is replaced and gets these weights
+        futures: list[Any] = [actor.load_weights.remote(*self._weights) for actor in self._actors]
+        for index, loaded in enumerate(futures):
+            self._result(index, loaded)  # a dead engine is replaced and gets these weights
 
     def sleep(self) -> None:
         """See `Engine.sleep`."""

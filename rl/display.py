@@ -137,7 +137,9 @@ class LiveDisplay:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} {task.fields[left]}")
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} {task.fields[left]}"),
         )
         self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._rows: deque[tuple[int, Mapping[str, float]]] = deque(maxlen=_ROWS_SHOWN)

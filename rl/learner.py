@@ -8,12 +8,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from rl.batch import Evaluation, Minibatch, PPOBatch, TokenBatch, micro_batches, take_rows
 from rl.losses import importance_weights, kl_estimate, policy_loss, value_loss
@@ -28,6 +30,8 @@ from rl.sharding import (
 )
 from rl.trained_model import MicroLoss, Sums, TrainedModel, learning_rate
 
+Module = TypeVar("Module", bound=torch.nn.Module)
+
 
 class Learner:
     """Everything with gradients on one rank."""
@@ -41,13 +45,18 @@ class Learner:
         if section.activation_checkpointing:
             language_model.gradient_checkpointing_enable({"use_reentrant": False})
         # Kept unsharded and without storage of its own: the pattern from which critic and reference are made.
-        self.architecture = copy.deepcopy(language_model).to("meta")
+        self.architecture = self._pattern(language_model)
         self.policy = self._placed(Policy(language_model, head_chunk_tokens=section.head_chunk_tokens))
         self.reference: Policy | None = None
         self.trained_policy: TrainedModel | None = None
         self.trained_critic: TrainedModel | None = None
 
-    def _placed(self, module: torch.nn.Module) -> torch.nn.Module:
+    @staticmethod
+    def _pattern(language_model: Any) -> PreTrainedModel:
+        """The same architecture without storage."""
+        return copy.deepcopy(language_model).to("meta")
+
+    def _placed(self, module: Module) -> Module:
         return shard(module.to(self.device), compute_dtype=self.compute_dtype)
 
     # ------------------------------------------------------------ stages
@@ -88,12 +97,14 @@ class Learner:
         module = critic_like(self.architecture).to_empty(device=self.device)
         torch.nn.init.zeros_(module.value_head.weight)
         prefix = "language_model." + self.architecture.base_model_prefix + "."
-        backbone = {"backbone." + name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)}
+        backbone = {
+            "backbone." + name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)
+        }
         if is_first_rank():
             backbone["value_head.weight"] = torch.zeros(module.value_head.weight.shape)
         return self._filled(module, backbone)
 
-    def _filled(self, module: torch.nn.Module, weights: Mapping[str, Tensor]) -> torch.nn.Module:
+    def _filled(self, module: Module, weights: Mapping[str, Tensor]) -> Module:
         """Shards a module that has storage but no content, and loads its weights."""
         _fill_buffers(module, self.policy)
         module = shard(module, compute_dtype=self.compute_dtype)

@@ -81,7 +81,8 @@ def _share(hits: Iterator[bool] | Sequence[bool]) -> float:
 def gap_metrics(batch: TokenBatch, before: Evaluation) -> dict[str, float]:
     """How far the engine's log-probs are from the trainer's, in nats over sampled tokens.
 
-    `rollout_gap_mean` and `_max` are of the absolute difference, `rollout_kl` is the k3 estimate of KL(engine || trainer).
+    `rollout_gap_mean` and `_max` are of the absolute difference, `rollout_kl` is the k3 estimate of
+    KL(engine || trainer).
     """
     difference = (batch.rollout_logprobs - before.logprobs)[batch.action_mask].double()
     kl = kl_estimate(difference, torch.zeros_like(difference), kind="k3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -119,4 +120,4 @@ def disable_dropout(model: PreTrainedModel) -> PreTrainedModel:
 
 def critic_like(language_model: PreTrainedModel) -> Critic:
     """A critic whose backbone has the architecture and the weights of a language model's."""
-    return Critic(copy.deepcopy(language_model.base_model))
+    return Critic(cast(PreTrainedModel, copy.deepcopy(language_model.base_model)))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from rl.checkpoint import StageState, load_checkpoint, save_checkpoint
 from rl.cluster import EnginePool, RayRanks, make_engine, ray_cluster
@@ -18,12 +19,18 @@ from rl.errors import Interrupted, RunFailed
 from rl.group import InProcessRank, LearnerGroup, Ranks
 from rl.interrupt import InterruptRequest
 from rl.recipe import MessageCacheStage, PreferenceModelStage, Recipe, RlStage, SftStage, Stage
+from rl.report import write_report
 from rl.run_directory import RunDirectory, StageRecord, folder_written_aside, open_run_directory
 from rl.scoring import RewardPools, Scorer
 from rl.sources import SourceOpener, held_out_rows
 from rollouts.prompts import MixedSource, row_id, to_prompt
 from rollouts.rows import Row
-from rollouts.trajectory import prompt_id_of
+from rollouts.trajectory import PromptContent, prompt_id_of
+
+if TYPE_CHECKING:  # rl.evaluate imports transformers, which takes seconds
+    from rl.evaluate import Measurement
+
+Measurements = dict[str, "Measurement"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ def run_pipeline(recipe: Recipe, path: Path, display: Display) -> None:
                     if name not in run.records():
                         parts.run_stage(name, stage)
                 parts.export_final()
+                write_report(run.path)
             display.message(f"done: the model is in {run.final}")
         display.table(run.records())
 
@@ -160,13 +168,13 @@ class PipelineParts:
     def run_stage(self, name: str, stage: Stage) -> None:
         """One stage from its start or its newest checkpoint to its record in state.json."""
         changes_policy = isinstance(stage, SftStage | RlStage)
-        before = self._measured_before() if changes_policy else {}
+        before: Measurements = self._measured_before() if changes_policy else {}
         start = time.monotonic()
         outcome = _RUNNERS[type(stage)](self, name, stage)
         seconds = time.monotonic() - start
-        after = self._finish_policy_stage(name, before) if changes_policy else {}
-        scores_before = {key: 0.5 if self._is_win_rate(key) else m["score"] for key, m in before.items()}
-        scores_after = {key: m["score"] for key, m in after.items()}
+        after: Measurements = self._finish_policy_stage(name, before) if changes_policy else {}
+        scores_before = {key: 0.5 if self._is_win_rate(key) else m.score for key, m in before.items()}
+        scores_after = {key: m.score for key, m in after.items()}
         details = {**outcome.details, **_flat_details(after)}
         record = StageRecord(stage.kind, outcome.iterations, seconds, scores_before, scores_after, details)
         self.run.add_record(name, record)
@@ -175,7 +183,7 @@ class PipelineParts:
     def _is_win_rate(self, name: str) -> bool:
         return self.recipe.evaluations[name].measure == "win_rate"
 
-    def _measured_before(self) -> dict[str, dict]:  # type: ignore[type-arg]
+    def _measured_before(self) -> Measurements:
         """Held-out measurements at the start of a stage: those after the last one that changed the policy.
 
         A model that was just made from random weights is not measured: it knows nothing.
@@ -187,9 +195,11 @@ class PipelineParts:
         if not path.exists():
             self._publish(version=0)
             self._measure(path, {})
-        return json.loads(path.read_text())
+        from rl.evaluate import Measurement
 
-    def _finish_policy_stage(self, name: str, before: dict[str, dict]) -> dict[str, dict]:  # type: ignore[type-arg]
+        return {name: Measurement(**stored) for name, stored in json.loads(path.read_text()).items()}
+
+    def _finish_policy_stage(self, name: str, before: Measurements) -> Measurements:
         """Saves the policy as a plain model, then measures it."""
         with folder_written_aside(self.run.stage_model(name)) as aside:
             self.learner.save_model(aside)
@@ -199,20 +209,18 @@ class PipelineParts:
         self._publish(version=-1)
         return self._measure(self.run.measurements(name), before)
 
-    def _measure(self, path: Path, before: dict[str, dict]) -> dict[str, dict]:  # type: ignore[type-arg]
-        from rl.evaluate import HeldOutSet, Measurement
+    def _measure(self, path: Path, before: Measurements) -> Measurements:
+        from rl.evaluate import HeldOutSet
 
-        measured: dict[str, dict] = {}  # type: ignore[type-arg]
+        measured: Measurements = {}
         for name, section in self.recipe.evaluations.items():
             source = MixedSource(self.opener.rows(section.prompts, "problem", seed=0), 1.0, name)
             prompts = [to_prompt(source, row) for row in self._held_out_rows[name]]
             held_out = HeldOutSet(section, prompts, Scorer(section.rewards, self.pools))
-            earlier = Measurement(**before[name]) if name in before else None
-            measurement = held_out.measure(
-                self.started_engine(), self.tokenizer, seed=_seed(self.recipe, f"measure {name}"), before=earlier
-            )
-            measured[name] = asdict(measurement)
-        self.run.write_json(path, measured)
+            seed = _seed(self.recipe, f"measure {name}")
+            engine = self.started_engine()
+            measured[name] = held_out.measure(engine, self.tokenizer, seed=seed, before=before.get(name))
+        self.run.write_json(path, {name: asdict(measurement) for name, measurement in measured.items()})
         return measured
 
     def started_engine(self) -> EnginePool:
@@ -378,7 +386,7 @@ class PipelineParts:
             f"{stage.above:g} < share of right answers < {stage.below:g}"
         )
         if not cache.kept:
-            raise RunFailed(f"{name}: no problem of {cache.num_problems} passes the filter; change above, below or prompts")
+            raise RunFailed(f"{name}: none of {cache.num_problems} problems passes the filter; change above or below")
         path = self.run.message_cache(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_cache(path, cache.kept)
@@ -432,9 +440,8 @@ def _split_pairs(
 
 
 def _pair_id(row: Row) -> str:
-    content = row.get("prompt", row["chosen"])
-    return prompt_id_of(content)  # type: ignore[arg-type]
+    return prompt_id_of(cast(PromptContent, row.get("prompt", row["chosen"])))
 
 
-def _flat_details(measured: Mapping[str, dict]) -> dict[str, float]:  # type: ignore[type-arg]
-    return {f"{name}/{key}": value for name, m in measured.items() for key, value in m["details"].items()}
+def _flat_details(measured: Measurements) -> dict[str, float]:
+    return {f"{name}/{key}": value for name, m in measured.items() for key, value in m.details.items()}

@@ -1,11 +1,11 @@
-"""A preference reward model: the policy's backbone and a scalar head, trained by TRL on chosen and rejected responses."""
+"""A preference reward model: the policy's backbone and a scalar head, trained by TRL on pairs of responses."""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rewards.preference import preference_reward
@@ -22,7 +22,7 @@ def train_preference_model(
     held_out: Sequence[Row],
     folder: Path,
     seed: int,
-    on_log: object,
+    on_log: Callable[[int, int, Mapping[str, float]], None],
 ) -> dict[str, float]:
     """Trains with TRL's RewardTrainer (Bradley-Terry loss) and writes a sequence classifier with one label.
 
@@ -44,10 +44,10 @@ def train_preference_model(
     model = AutoModelForSequenceClassification.from_pretrained(policy, num_labels=1)
     model.config.pad_token_id = tokenizer.pad_token_id
 
-    class Report(TrainerCallback):  # type: ignore[misc]
+    class Report(TrainerCallback):
         def on_log(self, args, state, control, logs=None, **kwargs):  # type: ignore[no-untyped-def]
             numbers = {name: float(x) for name, x in (logs or {}).items() if isinstance(x, int | float)}
-            on_log(state.global_step, state.max_steps, numbers)  # type: ignore[operator]
+            on_log(state.global_step, state.max_steps, numbers)
 
     config = RewardConfig(
         output_dir=str(folder),
@@ -101,7 +101,10 @@ def _score_statistics(folder: Path, rows: Sequence[Row]) -> tuple[float, float]:
     score = preference_reward(model=str(folder))
     prompts = [row.get("prompt", "") for row in rows]
     scores = [
-        float(x) for side in ("chosen", "rejected") for x in score(prompts, [row[side] for row in rows]) if x is not None
+        float(x)
+        for side in ("chosen", "rejected")
+        for x in score(prompts, [row[side] for row in rows])
+        if x is not None
     ]
     return statistics.fmean(scores), max(statistics.pstdev(scores), 1e-6)
 

@@ -19,7 +19,6 @@ from rl.errors import RunFailed
 from rl.recipe import RewardSection
 from rollouts.trajectory import Trajectory
 
-
 # In the folder of a preference model: mean and std of its scores on held-out responses.
 NORMALISATION = "normalisation.json"
 
@@ -178,7 +177,7 @@ def as_completion(trajectory: Trajectory) -> object:
 
 
 def reward_arguments(section: RewardSection, models: Mapping[str, str]) -> dict[str, object]:
-    """The arguments of a reward: the model of the stage that it names with its normalisation, and those of the recipe."""
+    """The arguments of a reward: those of the recipe, and the model and normalisation of the stage it names."""
     if section.from_stage is None:
         return dict(section.args)
     folder = models[section.from_stage]

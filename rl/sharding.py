@@ -6,7 +6,7 @@ Every function also serves a module that is not sharded, so that the learner has
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,8 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+Module = TypeVar("Module", bound=nn.Module)
+
 
 def world_size() -> int:
     """Ranks that share the models; 1 without a process group."""
@@ -30,7 +32,7 @@ def is_first_rank() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def shard(module: nn.Module, *, compute_dtype: torch.dtype) -> nn.Module:
+def shard(module: Module, *, compute_dtype: torch.dtype) -> Module:
     """Shards parameters over the process group, each transformer layer a unit of its own; without a group a no-op.
 
     Weights and gradient reductions stay in float32; `compute_dtype` is that of forward and backward.
@@ -46,8 +48,8 @@ def shard(module: nn.Module, *, compute_dtype: torch.dtype) -> nn.Module:
 
 def _transformer_layers(module: nn.Module) -> list[nn.Module]:
     """The blocks of the longest ModuleList: the layers of the decoder."""
-    lists = [child for child in module.modules() if isinstance(child, nn.ModuleList)]
-    return list(max(lists, key=len)) if lists else []
+    lists = [list(child) for child in module.modules() if isinstance(child, nn.ModuleList)]
+    return max(lists, key=len) if lists else []
 
 
 def same_count_on_every_rank(count: int, device: torch.device) -> int:
@@ -64,7 +66,8 @@ def whole_weights(module: nn.Module) -> dict[str, Tensor]:
     if not dist.is_initialized():
         return {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
     _reshard(module)
-    return get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return cast(dict[str, Tensor], get_model_state_dict(module, options=options))
 
 
 def load_whole_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -103,7 +106,7 @@ def whole_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -
 def load_whole_optimizer_state(
     module: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]
 ) -> None:
-    """Loads what `whole_optimizer_state` gave, on the same or another number of ranks; other ranks pass an empty one."""
+    """Loads what `whole_optimizer_state` gave, on any number of ranks; ranks other than the first pass an empty one."""
     names = _on_every_rank(sorted({key.rpartition("|")[0] for key in state}))
     parameters = dict(module.named_parameters())
     for name in names:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from rl.batch import Minibatch, PPOBatch, micro_batches, take_rows
 from rl.recipe import OptimizerSection
@@ -72,10 +73,10 @@ class TrainedModel:
         for micro in self._pieces(minibatch.batch):
             out = loss_of(micro, minibatch.token_count)
             (out.loss * world_size()).backward()
-            for name, value in {"loss": out.loss.detach(), **out.sums}.items():
+            for name, value in [("loss", out.loss.detach()), *out.sums.items()]:
                 sums[name] = sums.get(name, 0.0) + float(value)
-        norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.section.max_grad_norm)
-        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        clipped = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.section.max_grad_norm)
+        norm = float(clipped.full_tensor() if isinstance(clipped, DTensor) else clipped)
         finite = math.isfinite(norm)
         if finite:
             self.optimizer.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,9 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> NDArray[np.int
     if isinstance(prompt.content, str):
         ids = tokenizer(prompt.content)["input_ids"]
     else:
-        ids = tokenizer.apply_chat_template(prompt.content, add_generation_prompt=True, return_dict=True)["input_ids"]
+        turns: Any = prompt.content
+        encoded: Any = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+        ids = encoded["input_ids"]
     return np.asarray(ids, dtype=np.int64)
 
 

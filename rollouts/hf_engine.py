@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +18,11 @@ class HfEngine:
     """Implements `rollouts.engine.Engine`."""
 
     def __init__(self, model: str, *, max_num_seqs: int, device: str, trust_remote_code: bool = False) -> None:
-        self._model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             model, dtype=torch.float32, trust_remote_code=trust_remote_code
         )
-        self._model.to(device).eval()
-        self._tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
+        self._model = loaded.to(device).eval()
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
         self._max_num_seqs = max_num_seqs
         self._version = -1
 

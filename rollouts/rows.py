@@ -26,7 +26,7 @@ def read_rows(name: str, *, split: str = "train", columns: Mapping[str, str] | N
     """
     path = Path(name).expanduser()
     if path.suffix in (".jsonl", ".parquet"):
-        rows = _read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path)
+        rows: Sequence[Row] = _read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path)
     else:
         rows = _read_with_datasets(name, split)
     if not len(rows):

@@ -141,6 +141,7 @@ def _reload(model: Any, tensors: list[tuple[str, Any]], config: Any) -> None:
         model.load_weights(iter(tensors))
         finalize_layerwise_reload(model, config.model_config)
     # On a CPU a tied head keeps a packed copy of the embedding, which the reload leaves stale without a word.
-    for module in model.modules():
-        if isinstance(module, ParallelLMHead) and hasattr(module, "cpu_linear") and module.weight.numel():
-            dispatch_cpu_unquantized_gemm(module, remove_weight=False)
+    heads: list[Any] = [module for module in model.modules() if isinstance(module, ParallelLMHead)]
+    for head in heads:
+        if hasattr(head, "cpu_linear") and head.weight.numel():
+            dispatch_cpu_unquantized_gemm(head, remove_weight=False)
