@@ -60,13 +60,16 @@ def find_clicks(text: str) -> list[RawClick]:
 
 
 def _pair(points: list[Numbers], boxes: list[Numbers]) -> list[RawClick]:
+    """Clicks with the element's box; several boxes beside one point leave open which element is meant."""
     points, boxes = _unique(points), _unique(boxes)
+    pairs: list[RawClick]
     if not points:
-        return [(_centre(box), box) for box in boxes][:_MAX_CLICKS]
-    box = boxes[0] if len(boxes) == 1 and len(points) == 1 else None
-    if len(boxes) > 1:  # one click, but several boxes: which element is meant stays open
-        return [(point, box) for point in points[:1] for box in boxes][:_MAX_CLICKS]
-    return [(point, box) for point in points][:_MAX_CLICKS]
+        pairs = [(_centre(box), box) for box in boxes]
+    elif len(boxes) > 1:
+        pairs = [(points[0], box) for box in boxes]
+    else:
+        pairs = [(point, boxes[0] if boxes and len(points) == 1 else None) for point in points]
+    return pairs[:_MAX_CLICKS]
 
 
 def _after_thinking(text: str) -> str | None:
@@ -183,7 +186,8 @@ def _from_tags(text: str) -> tuple[list[Numbers], list[Numbers]]:
 def _from_text(text: str) -> tuple[list[Numbers], list[Numbers]]:
     points: list[Numbers] = []
     boxes: list[Numbers] = []
-    rest = _BARE_CORNERS.sub(lambda m: boxes.append([float(g) for g in m.groups()]) or " ", text)
+    boxes.extend([float(g) for g in match.groups()] for match in _BARE_CORNERS.finditer(text))
+    rest = _BARE_CORNERS.sub(" ", text)
     for match in _BARE_GROUP.finditer(rest):
         _sort_in(_numbers(match.group(1)), points, boxes)
     whole = _BARE_LINE.fullmatch(text[:300]) if not points and not boxes else None

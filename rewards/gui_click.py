@@ -165,7 +165,9 @@ def read_clicks(
     clicks: list[Click] = []
     for numbers, box_numbers in find_clicks(text):
         point = (numbers[0] * scale_x, numbers[1] * scale_y)
-        box = box_numbers and _ordered_box([n * s for n, s in zip(box_numbers, (scale_x, scale_y) * 2)])
+        box = (
+            None if box_numbers is None else _ordered_box([n * s for n, s in zip(box_numbers, (scale_x, scale_y) * 2)])
+        )
         if not all(map(math.isfinite, point)) or (box and not all(map(math.isfinite, box))):
             return []
         click = Click(point, box)

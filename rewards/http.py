@@ -15,10 +15,13 @@ error with the server's text in it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
+
+Post = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
 _TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 
@@ -68,21 +71,24 @@ class HttpReward:
         self.required_columns = frozenset(columns)
 
     async def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        sent = [{name: columns[name][i] for name in self.required_columns} for i in range(len(completions))]
         rows = [
-            {"prompt": prompt, "completion": completion, "columns": {name: columns[name][i] for name in self.required_columns}}
-            for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
-        ]  # fmt: skip
+            {"prompt": prompt, "completion": completion, "columns": own}
+            for prompt, completion, own in zip(prompts, completions, sent, strict=True)
+        ]
         step = self._rows_per_request
-        async with self._poster as post:
+        async with self._poster.session() as post:
             parts = await asyncio.gather(*(self._ask(post, rows[i : i + step]) for i in range(0, len(rows), step)))
         return [reward for part in parts for reward in part]
 
-    async def _ask(self, post: JsonPoster, rows: list[dict[str, Any]]) -> list[float | None]:
+    async def _ask(self, post: Post, rows: list[dict[str, Any]]) -> list[float | None]:
         answer = await post({"rows": rows})
         rewards = answer.get("rewards") if isinstance(answer, dict) else None
         if not isinstance(rewards, list) or len(rewards) != len(rows):
-            raise RemoteRewardError(f"{post.url}: expected {len(rows)} rewards, got {_excerpt(json.dumps(answer))}")
-        return [_check_reward(post.url, reward) for reward in rewards]
+            raise RemoteRewardError(
+                f"{self._poster.url}: expected {len(rows)} rewards, got {_excerpt(json.dumps(answer))}"
+            )
+        return [_check_reward(self._poster.url, reward) for reward in rewards]
 
 
 class JsonPoster:
@@ -103,46 +109,41 @@ class JsonPoster:
         self._backoff_s = backoff_s
         self._max_concurrent = max_concurrent
         self._headers = headers
-        self._client: Any = None
-        self._slots: asyncio.Semaphore | None = None
 
-    async def __aenter__(self) -> JsonPoster:
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Post]:
+        """A function that posts a body and returns the decoded answer, while connections are open.
+
+        It raises RemoteRewardError after the last attempt, or at once for an answer that another attempt cannot mend.
+        """
         import httpx
 
-        poster = JsonPoster(
-            self.url, self._timeout_s, self._attempts, self._backoff_s, self._max_concurrent, self._headers
-        )
-        poster._client = httpx.AsyncClient(timeout=self._timeout_s, headers=dict(self._headers), trust_env=False)
-        poster._slots = asyncio.Semaphore(self._max_concurrent)
-        self._open: list[JsonPoster] = [*getattr(self, "_open", []), poster]
-        return poster
+        slots = asyncio.Semaphore(self._max_concurrent)
+        # trust_env=False: a proxy of the environment must not see responses, nor stand before a local server
+        async with httpx.AsyncClient(timeout=self._timeout_s, headers=dict(self._headers), trust_env=False) as client:
 
-    async def __aexit__(self, *error: object) -> None:
-        poster = self._open.pop()
-        await poster._client.aclose()
+            async def post(body: Mapping[str, Any]) -> Any:
+                async with slots:
+                    return await self._try(client, body)
 
-    async def __call__(self, body: Mapping[str, Any]) -> Any:
-        """The decoded answer.
+            yield post
 
-        Raises:
-            RemoteRewardError: after the last attempt, or at once for an answer that another attempt cannot mend.
-        """
-        assert self._slots is not None
-        async with self._slots:
-            for attempt in range(1, self._attempts + 1):
-                answer, problem = await self._post(body)
-                if problem is None:
-                    return answer
-                if attempt < self._attempts:
-                    await asyncio.sleep(self._backoff_s * 2 ** (attempt - 1) * random.uniform(1.0, 1.5))
+    async def _try(self, client: Any, body: Mapping[str, Any]) -> Any:
+        problem: str | None = None
+        for attempt in range(1, self._attempts + 1):
+            answer, problem = await self._post(client, body)
+            if problem is None:
+                return answer
+            if attempt < self._attempts:
+                await asyncio.sleep(self._backoff_s * 2 ** (attempt - 1) * random.uniform(1.0, 1.5))
         raise RemoteRewardError(f"{self.url}: gave up after {self._attempts} attempts: {problem}")
 
-    async def _post(self, body: Mapping[str, Any]) -> tuple[Any, str | None]:
+    async def _post(self, client: Any, body: Mapping[str, Any]) -> tuple[Any, str | None]:
         """(answer, None), or (None, what was wrong) when another attempt may help."""
         import httpx
 
         try:
-            response = await self._client.post(self.url, json=body)
+            response = await client.post(self.url, json=body)
         except httpx.TransportError as error:
             return None, f"{type(error).__name__}: {error}"
         if response.status_code in _TRY_AGAIN:

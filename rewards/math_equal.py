@@ -15,14 +15,15 @@ from functools import lru_cache
 from rewards import math_slow, math_words
 from rewards.math_clean import clean, join_thousands
 from rewards.math_extract import MAX_ANSWER_CHARS
-from rewards.math_tree import Node, TooLarge, Unparsable
+from rewards.math_node import Node, TooLarge, Unparsable
 
 _INTEGER = re.compile(r"[-+]?\d+")
+_AT_END = r"(?=\s*(?:$|[,;)\]}]))"  # of the answer or of an item
 _DEGREE = re.compile(
-    r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*(?:\\text\s*\{\s*[CFK]\s*\}|\\mathrm\s*\{\s*[CFK]\s*\}|[CFK]\b)?(?=\s*(?:$|[,;)\]}]))"
+    r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*(?:\\text\s*\{\s*[CFK]\s*\}|\\mathrm\s*\{\s*[CFK]\s*\}|[CFK]\b)?" + _AT_END
 )
 _DEGREE_WORD = re.compile(
-    r"\s*(?:\\(?:text|mathrm)\s*\{\s*deg(?:ree)?s?\.?\s*\}|\bdeg(?:ree)?s?\b\.?)\s*(?:Celsius|Fahrenheit)?(?=\s*(?:$|[,;)\]}]))",
+    r"\s*(?:\\(?:text|mathrm)\s*\{\s*deg(?:ree)?s?\.?\s*\}|\bdeg(?:ree)?s?\b\.?)\s*(?:Celsius|Fahrenheit)?" + _AT_END,
     re.I,
 )
 _PERCENT_WORD = re.compile(
@@ -117,12 +118,14 @@ def _ask_slow(gold: str, pred: str, timeout_s: float) -> Verdict:
         return Verdict(None, "timeout")
 
 
-_MULTIPLIERS = {"hundred": "100", "thousand": "1000", "million": "1000000", "billion": "1000000000", "trillion": "10^{12}",
-                "dozen": "12", "万": "10000", "亿": "100000000"}  # fmt: skip
+_MULTIPLIERS = {
+    "hundred": "100", "thousand": "1000", "million": "10^{6}", "billion": "10^{9}", "trillion": "10^{12}", "dozen": "12",
+    "万": "10000", "亿": "10^{8}",
+}  # fmt: skip
 _MULTIPLIER = re.compile(r"^([-+]?[\d.,]*\d)\s*(?:\\text\s*\{\s*)?(" + "|".join(_MULTIPLIERS) + r")\b\s*\}?(.*)$", re.I)
 _INTEGER_QUALIFIER = re.compile(
-    r"[\s,;(]*(?:\\text\s*\{\s*)?(?:where|for|with|for any|for all|for every)?\s*\}?\s*(?:integer\s*)?([a-z])\s*(?:\\in\s*\\mathbb\s*\{?\s*[ZN]\s*\}?|"
-    r"(?:\\text\s*\{)?\s*(?:is|are|an|any|\s)*\s*integers?\s*\}?)\s*\)?$"
+    r"[\s,;(]*(?:\\text\s*\{\s*)?(?:where|for|with|for any|for all|for every)?\s*\}?\s*(?:integer\s*)?"
+    r"([a-z])\s*(?:\\in\s*\\mathbb\s*\{?\s*[ZN]\s*\}?|(?:\\text\s*\{)?\s*(?:is|are|an|any|\s)*\s*integers?\s*\}?)\s*\)?$"
 )
 
 
@@ -225,7 +228,7 @@ def _parse(text: str) -> Node | None:
 
 
 def _check_simplified(pred: str, verdict: Verdict) -> Verdict:
-    from rewards.math_compare import is_simplified
+    from rewards.math_simplified import is_simplified
     from rewards.math_units import split_unit
 
     tree = _parse(split_unit(join_thousands(pred))[0])

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from rewards.math_prose import MATH_SPAN, NOT_AN_ANSWER, ending, reduce_prose, stated_answer
+
 MAX_CHARS = 20_000  # of the end of a response; a final answer stands at the end
 MAX_ANSWER_CHARS = 2_000
 
@@ -24,13 +26,14 @@ _BOX_GAP = re.compile(
     r"[\s$(){}\[\]\\]*(?:[\w$\\{}()=]+\s+){0,3}?[^.!?\n]{0,12}?(?:,|;|\band\b|\bor\b)[^.!?]{0,24}", re.S
 )
 _NOT_JOINED = re.compile(
-    r"\b(?:so|then|but|wait|actually|instead|finally|hence|thus|therefore|no|not|final|step|now|get|is|or maybe|maybe)\b",
+    r"\b(?:so|then|but|wait|actually|instead|finally|hence|thus|therefore|no|not|final|step|now|get|is|"
+    r"maybe)\b",
     re.I,
 )
 # A box that shows a format, or is denied, is no answer.
 _ONLY_MENTIONED = re.compile(
-    r"(?:\bfor example|\be\.g\.|\bfor instance|\bsuch as|\blike this|\bformat(?:ted)?(?: as| like| is)?|\bsomething like|"
-    r"\bnot(?: equal to)?|\bnever|n't)[\s:,$\\(\[\"'`]*$",
+    r"(?:\bfor example|\be\.g\.|\bfor instance|\bsuch as|\blike this|\bformat(?:ted)?(?: as| like| is)?|"
+    r"\bsomething like|\bnot(?: equal to)?|\bnever|n't)[\s:,$\\(\[\"'`]*$",
     re.I,
 )
 _TAKEN_BACK = re.compile(r"[\s$.,)\]\\]*(?:(?:is|was)\s+(?:not\b|wrong|incorrect|false)|\?)", re.I)
@@ -39,8 +42,9 @@ _HASHES = re.compile(r"####[ \t]*([^\n]+)")
 _NOUN = r"(?:answer|result|solution|option|choice|conclusion)"
 _PHRASE = re.compile(
     rf"""(?:
-      (?:\b(?:final|correct|right)[ ])?\b(?:{_NOUN}s?|ans)\b\.?[*_"'\]\)]*(?:[ ](?:to|for|of|in|that)\b[^.,:\n=]{{0,60}}?)?
-        \s*(?:\bis\b|\bare\b|\bwould[ ]be\b|\bshould[ ]be\b|\bmust[ ]be\b|\bequals\b|\bwill[ ]be\b|=|:|：|->|→|⇒|\bas\b[ ]follows:?)[*_]*\s*[:：]?
+      (?:\b(?:final|correct|right)[ ])?\b(?:{_NOUN}s?|ans)\b\.?[*_"'\]\)]*
+        (?:[ ](?:to|for|of|in|that)\b[^.,:\n=]{{0,60}}?)?\s*
+        (?:\b(?:is|are|equals)\b|\b(?:would|should|must|will)[ ]be\b|=|:|：|->|→|⇒|\bas\b[ ]follows:?)[*_]*\s*[:：]?
     | (?:最终)?答案(?:应该|应)?\s*(?:是|为|就是|等于)?\s*[:：]?
     | (?:结果|解|值)\s*(?:是|为|等于)\s*[:：]?
     | (?:故|应|因此|所以)选(?:择)?\s*[:：]?
@@ -51,19 +55,8 @@ _PHRASE = re.compile(
     re.X | re.I,
 )
 _CHOICE_PROSE = re.compile(
-    r"\b(?:option|choice|answer|statement)\s*\**\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b[^.\n]{0,40}?\b(?:correct|right|answer|true|best)",
-    re.I,
-)
-_NOT_AN_ANSWER = re.compile(
-    r"(?:helpful|correct|right|wrong|clear|above|below|as follows|in the form|not\b|given\b|unknown\b|therefore\b|that\b|"
-    r"found\b|obtained\b|what\b|based\b|incorrect|to\s+(?:find|the)|your\b|here\b)",
-    re.I,
-)
-_SENTENCE_END = re.compile(r"(?<=[^\s.])[.。!！?？](?=\s+[^\d\s]|\s*$)|(?<=[^\d\s])[.。](?=\s)|[。]|\bI hope\b|\n\s*\n")
-_MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.S)
-_SPAN_JOIN = re.compile(r"\s*(?:,|;|\band\b|\bor\b|, and|, or)\s*")
-_HEDGE = re.compile(
-    r"\b(?:either|maybe|perhaps|possibly|might|could be|not sure|guess)\b|\?|^\W*(?:if|unless|let|suppose|assume|given)\b",
+    r"\b(?:option|choice|answer|statement)\s*\**\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b[^.\n]{0,40}?"
+    r"\b(?:correct|right|answer|true|best)",
     re.I,
 )
 
@@ -91,7 +84,7 @@ def extract_answer(response: str, *, allow_last_expression: bool = True) -> Extr
         found = rule(text)
         if found is not None:
             return found
-    return _last_expression(text) if allow_last_expression else Extracted("", "none")
+    return Extracted(*ending(text)) if allow_last_expression else Extracted("", "none")
 
 
 def extract_gold(gold: str) -> str:
@@ -187,7 +180,7 @@ def _from_box(text: str) -> Extracted | None:
 def _spoken(content: str) -> str:
     r"""What a sentence in a box says: \text{The answer is 7} says 7."""
     sentence = re.fullmatch(r"\\text\s*\{([^{}]*\bis\b[^{}]*\d[^{}]*)\}", content)
-    return _reduce_prose(sentence.group(1)) if sentence else content
+    return reduce_prose(sentence.group(1)) if sentence else content
 
 
 def _from_hashes(text: str) -> Extracted | None:
@@ -203,93 +196,18 @@ def _from_tag(text: str) -> Extracted | None:
         return None
     inner = matches[-1].strip()
     phrase = _from_phrase(inner)
-    return Extracted(phrase.text if phrase else _reduce_prose(inner), "tag")
+    return Extracted(phrase.text if phrase else reduce_prose(inner), "tag")
 
 
 def _from_phrase(text: str) -> Extracted | None:
-    choice = None
-    for choice in _CHOICE_PROSE.finditer(text):
-        pass
+    choice = next(reversed(list(_CHOICE_PROSE.finditer(text))), None)
     for match in reversed(list(_PHRASE.finditer(text))):
         if choice is not None and choice.end() > match.end():
             break
-        candidate = _candidate(text[match.end() :])
-        if candidate and not _NOT_AN_ANSWER.match(candidate):
+        candidate = stated_answer(text[match.end() :])
+        if candidate and not NOT_AN_ANSWER.match(candidate):
             return Extracted(candidate, "phrase")
     return Extracted(choice.group(1), "choice_phrase") if choice else None
-
-
-def _candidate(rest: str) -> str:
-    """The answer at the start of `rest`: adjoining math spans, or the words up to the end of the sentence."""
-    rest = rest.lstrip(" \t\n*_:：\"'\\" if rest.lstrip(" *_:：").startswith(('\\"', '"')) else " \t\n*_:：")
-    if _NOT_AN_ANSWER.match(rest):
-        return ""
-    spans = _leading_spans(rest)
-    if spans:
-        return spans
-    line = rest.split("\n", 1)[0]
-    end = _SENTENCE_END.search(line)
-    sentence = line[: end.start()] if end else line
-    if end and end.group() in "?？":
-        return ""
-    return _reduce_prose(sentence)
-
-
-def _leading_spans(rest: str) -> str:
-    parts = []
-    position = 0
-    tail = ""
-    while (match := _MATH_SPAN.match(rest, position)) is not None:
-        parts.append(next(g for g in match.groups() if g is not None))
-        position = match.end()
-        joint = _SPAN_JOIN.match(rest, position)
-        after = re.match(
-            r"\s*(?:\\?%|(?:percent|degrees|hundred|thousand|million|billion|trillion|dozen)\b)", rest[position:]
-        )
-        tail = after.group() if after else ""
-        if joint is None or not _MATH_SPAN.match(rest, joint.end()):
-            break
-        position = joint.end()
-    more = re.match(r"[ ]*[^\s.,;:!?\n]", rest[position:])
-    if parts and more and not tail and re.match(r"\s*[A-Za-z]", rest[position:]) is None:
-        return ""  # the span is only the beginning, as in "$100 and $200"
-    return " , ".join(parts) + tail
-
-
-def _reduce_prose(sentence: str) -> str:
-    """The answer in a sentence such as "the largest n is 34", "**x = 5** apples" or "she needs 12 eggs"."""
-    text = sentence.strip().strip("*_` ").strip()
-    text = _AFTERTHOUGHT.sub("", _LEAD_IN.sub("", text)).strip().strip("\"'}* ") or text
-    pieces = re.split(
-        r"\b(?:is|are|equals|be|was|were)\b(?:\s+(?:equal\s+to|approximately|exactly|therefore|thus|just))*\s*:?", text
-    )
-    last = pieces[-1].strip()
-    if len(pieces) > 1 and last and re.search(r"[\d\\$]|^\(?[a-zA-Z]\)?$", last):
-        return _leading_spans(last) or (last if _is_short(last) else _only_number(last))
-    return text if _is_short(text) else _only_number(text)
-
-
-_AFTERTHOUGHT = re.compile(
-    r"\s*(?:[,;]?\s*(?:because|since)\b|,\s*(?:not|which|as|so|where|but|and (?:we|this|it|so))\b).*$|\s+\([^()]*[a-zA-Z]{3,}[^()]*\)$",
-    re.I | re.S,
-)
-_LEAD_IN = re.compile(
-    r"^(?:approximately|about|around|roughly|exactly|simply|just|therefore|thus|then|indeed|clearly|now)\b[,:\s]*", re.I
-)
-
-
-def _is_short(text: str) -> bool:
-    return len(re.findall(r"[A-Za-z]{2,}", re.sub(r"\\[a-zA-Z]+|\$[^$]*\$|\{[^{}]*\}", " ", text))) <= 3
-
-
-def _only_number(text: str) -> str:
-    """The one number or formula of a sentence; the whole sentence when it has none, nothing when it has several."""
-    spans = [next(g for g in match.groups() if g is not None) for match in _MATH_SPAN.finditer(text)]
-    numbers = _NUMBER.findall(_MATH_SPAN.sub(" ", text))
-    found = [span for span in spans if not re.fullmatch(r"\s*[a-zA-Z]\s*", span)] + numbers
-    if not found:
-        return text
-    return found[0] if len(found) == 1 else ""
 
 
 def _whole_text(text: str) -> Extracted | None:
@@ -298,7 +216,7 @@ def _whole_text(text: str) -> Extracted | None:
         return None
     if re.search(r"\d|\\", text) and _SENTENCE_WORDS.search(text):
         return None
-    outside = _MATH_SPAN.sub(" ", text)
+    outside = MATH_SPAN.sub(" ", text)
     if outside != text and re.search(
         r"[A-Za-z]{2,}", re.sub(r"\b(?:and|or|percent|pct|degrees?|[A-Za-z]+\s*$)", "", outside)
     ):
@@ -318,50 +236,6 @@ def looks_like_answer(text: str) -> bool:
     words = re.findall(r"[A-Za-z]{2,}", bare)
     has_math = bool(re.search(r"[\d\\$]", text))
     return len(words) <= (3 if has_math else 4) and not re.search(r"[?!]|\b[a-z]+\.\s+[A-Z]", text)
-
-
-def _last_expression(text: str) -> Extracted:
-    """What the response ends with; nothing if it breaks off, hedges, or ends in words."""
-    text = re.sub(r"\s*I hope[^.]*\.?\s*$", "", text)
-    lines = [line for line in text.split("\n") if line.strip()]
-    if not lines:
-        return Extracted("", "none")
-    last = " ".join(lines[-3:]) if re.match(r"\s*(?:\\\]|\$\$)\s*$", lines[-1]) else lines[-1]
-    sentence = re.split(r"(?<=[^\d\s][.!?])\s+|(?<=\d[.!?])\s+(?=[A-Z])", last.strip())[-1]
-    if _HEDGE.search(re.sub(r"\$[^$]*\$", "", sentence)):
-        return Extracted("", "hedge")
-    spans = list(_MATH_SPAN.finditer(sentence))
-    if spans:
-        tail = sentence[spans[-1].end() :]
-        if len(tail.split()) <= 6 and not re.search(r"\d", tail):
-            parts = [next(g for g in spans[-1].groups() if g is not None)]
-            for earlier, later in zip(spans[-2::-1], spans[::-1]):
-                if not _SPAN_JOIN.fullmatch(sentence[earlier.end() : later.start()]):
-                    break
-                parts.insert(0, next(g for g in earlier.groups() if g is not None))
-            after = re.match(r"\s*(?:\\?%|percent|pct)", tail)
-            return Extracted(" , ".join(parts) + (after.group() if after else ""), "last_expression")
-    match = _ENDING.search(sentence)
-    if match:
-        return Extracted(match.group(1).strip(), "last_expression")
-    conclusion = _CONCLUSION.match(sentence)
-    number = (
-        _only_number(sentence[conclusion.end() :])
-        if conclusion and sentence.rstrip().endswith((".", "!", "。"))
-        else ""
-    )
-    return Extracted(number, "conclusion") if re.search(r"\d", number) else Extracted("", "none")
-
-
-_NUMBER = re.compile(r"[-+]?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?(?:\s*\\?%)?")
-_CONCLUSION = re.compile(
-    r"\W*(?:therefore|thus|hence|so|in total|in conclusion|finally|consequently|altogether)\b", re.I
-)
-_ENDING = re.compile(
-    r"(?:^|[\s=:(（$€£¥是为*_])"
-    r"([-−+]?[$€£¥]?\\?[$]?(?:\d[\d,. ]*\d|\d|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
-    r"(?:\s*(?:\\?%|°|[a-zA-Z²³$€]+(?:\^?\d)?)){0,3})\s*[.。!*)_]*\s*$"
-)
 
 
 def _nothing(text: str) -> Extracted | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from rewards.math_tree import Node, TooLarge, Unparsable
+from rewards.math_node import Node, TooLarge, Unparsable
 
 PRECISION = 60  # decimal digits
 _MAX_BITS = 200_000  # of an exact integer
@@ -66,6 +66,13 @@ def as_real(value: Number) -> Number:
     if abs(imaginary) > abs(value) * 1e-45:
         raise Undefined("not real")
     return value.real
+
+
+def symbols_of(node: Node) -> frozenset[str]:
+    """Names of the free symbols in a tree; an applied unknown function counts as one symbol."""
+    if node.kind == "sym":
+        return frozenset({node.name})
+    return frozenset().union(*(symbols_of(arg) for arg in node.args)) if node.args else frozenset()
 
 
 def _value(node: Node, point: Mapping[str, Fraction]) -> Number:

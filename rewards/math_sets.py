@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from rewards.math_number import Number, Undefined, as_real, evaluate, inexact
-from rewards.math_tree import Node, Unparsable
+from rewards.math_node import Node, Unparsable
+from rewards.math_number import Number, Undefined, as_real, evaluate, inexact, symbols_of
 
 Bound = Any  # Fraction, mpf, or a float infinity
 
@@ -224,10 +224,3 @@ def linear(node: Node, symbol: str) -> tuple[Number, Number] | None:
     if slope == 0 or not same(at[2] - at[1], slope) or not same(at[3] - at[2], 3 * slope):
         return None
     return slope, at[0]
-
-
-def symbols_of(node: Node) -> frozenset[str]:
-    """Names of the free symbols in a tree; an applied unknown function counts as one symbol."""
-    if node.kind == "sym":
-        return frozenset({node.name})
-    return frozenset().union(*(symbols_of(arg) for arg in node.args)) if node.args else frozenset()

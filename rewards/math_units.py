@@ -90,6 +90,12 @@ _TEXT_UNIT = re.compile(
 )
 
 
+_NUMBER_AND_WORDS = re.compile(
+    r"^(?P<core>[-+]?(?:[\d.,/\s]|\\frac\s*\{\d+\}\s*\{\d+\}|\\pi|\\sqrt\s*\{\d+\}|\\cdot|\\times|\^\{?-?\d+\}?|[()])*"
+    r"[\d})i%])\s*(?P<unit>(?:/\s*)?[a-zA-Z][a-zA-Z/ .\^{}\d]*)$"
+)
+
+
 @dataclass(frozen=True)
 class Unit:
     """A known unit as a factor and powers of dimensions, or words (`dimensions` None) that only label."""
@@ -147,8 +153,7 @@ def _split_word_unit(text: str) -> tuple[str, str]:
     chinese = re.match(r"^([-+]?[\d.,/ ]*\d)\s*([\u4e00-\u9fff]{1,6})$", text)
     if chinese:
         return chinese.group(1), chinese.group(2)
-    match = re.match(r"^(?P<core>[-+]?(?:[\d.,/\s]|\\frac\s*\{\d+\}\s*\{\d+\}|\\pi|\\sqrt\s*\{\d+\}|\\cdot|\\times|\^\{?-?\d+\}?|[()])*[\d})i%])"
-                     r"\s*(?P<unit>(?:/\s*)?[a-zA-Z][a-zA-Z/ .\^{}\d]*)$", text)  # fmt: skip
+    match = _NUMBER_AND_WORDS.match(text)
     if match is None:
         return text, ""
     core, words = match.group("core").strip(), match.group("unit").strip().rstrip(".")

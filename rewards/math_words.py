@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from rewards.math_clean import text_content
-from rewards.math_tree import normal_words
+from rewards.math_node import normal_words
 
 _CHOICE_ALONE = re.compile(
     r"^\W*(?:(?:the\s+)?(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|option|choice|statement)\s*(?:is|:)?\s*)?"
@@ -15,38 +15,33 @@ _CHOICE_WITH_TEXT = re.compile(
     r"^\W*(?:(?:option|choice|answer)\s*)?(?:\(([A-J])\)|([A-J])\s*[.:)])\s*(?![,)\]])(\S.*)$", re.S
 )
 _BOOLEANS = {"yes": "yes", "no": "no", "true": "true", "false": "false", "correct": "true", "incorrect": "false"}
-_SMALL = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-]
-_CANONICAL = {
-    **dict.fromkeys(("no solution", "no solutions", "no real solution", "no real solutions", "empty set", "null set", "none", "no such values", "no roots", "no real roots", "there are no solutions", "there is no solution", "no such number exists", "无解"), r"\emptyset"),
-    **dict.fromkeys(("dne", "does not exist", "undefined", "not defined", "limit does not exist", "doesnt exist", "不存在"), "undefined"),
-    **dict.fromkeys(("all real numbers", "all reals", "all real", "real numbers", "any real number", "all real values", "every real number", "全体实数"), r"\mathbb{R}"),
-    **dict.fromkeys(("infinitely many", "infinitely many solutions", "infinite solutions", "infinite number of solutions", "infinite"), "infinitely many"),
-    **dict.fromkeys(("infinity", "positive infinity", "plus infinity", "无穷", "无穷大"), r"\infty"),
-    **dict.fromkeys(("negative infinity", "minus infinity"), r"-\infty"),
-    "是": "yes", "否": "no", "正确": "true", "错误": "false", "对": "true", "错": "false",
-}  # fmt: skip
+# fmt: off
+_SMALL = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)
+_SPELLINGS = {
+    r"\emptyset": (
+        "no solution", "no solutions", "no real solution", "no real solutions", "empty set", "null set", "none",
+        "no such values", "no roots", "no real roots", "there are no solutions", "there is no solution",
+        "no such number exists", "无解",
+    ),
+    "undefined": (
+        "dne", "does not exist", "undefined", "not defined", "limit does not exist", "doesnt exist", "不存在",
+    ),
+    r"\mathbb{R}": (
+        "all real numbers", "all reals", "all real", "real numbers", "any real number", "all real values",
+        "every real number", "全体实数",
+    ),
+    "infinitely many": (
+        "infinitely many", "infinitely many solutions", "infinite solutions", "infinite number of solutions", "infinite",
+    ),
+    r"\infty": ("infinity", "positive infinity", "plus infinity", "无穷", "无穷大"),
+    r"-\infty": ("negative infinity", "minus infinity"),
+    "yes": ("是",), "no": ("否",), "true": ("正确", "对"), "false": ("错误", "错"),
+}
+# fmt: on
+_CANONICAL = {spelling: words for words, spellings in _SPELLINGS.items() for spelling in spellings}
 _NUMBER_WORDS = {word: str(value) for value, word in enumerate(_SMALL)}
 _TENS = {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90"}
 

@@ -74,7 +74,9 @@ def load_reward(spec: str, **args: object) -> RewardFn:
 
 def required_columns(fn: RewardFn) -> frozenset[str]:
     """Names of the dataset columns that `fn` cannot do without: its parameters that have no default."""
-    extra = getattr(fn, "required_columns", frozenset())  # for functions that read columns by a configured name
+    extra: frozenset[str] = getattr(
+        fn, "required_columns", frozenset()
+    )  # for functions that read columns by a configured name
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = inspect.signature(fn).parameters.values()
     named = {p.name for p in parameters if p.default is p.empty and p.kind not in variadic}

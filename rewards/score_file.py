@@ -132,16 +132,14 @@ def _chunks(path: Path, needed: frozenset[str], spec: str) -> Iterator[tuple[lis
 
 def _read(path: Path) -> Iterator[tuple[int, Row]]:
     try:
-        stream = open(path, encoding="utf-8")
-    except OSError as error:
-        raise ScoreFileError(f"{path}: cannot be read: {error.strerror}") from error
-    with stream:
-        try:
+        with open(path, encoding="utf-8") as stream:
             for line, text in enumerate(stream, start=1):
                 if text.strip():
                     yield line, _parse(path, line, text)
-        except UnicodeDecodeError as error:
-            raise ScoreFileError(f"{path}: not UTF-8 text: {error}") from error
+    except OSError as error:
+        raise ScoreFileError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ScoreFileError(f"{path}: not UTF-8 text: {error}") from error
 
 
 def _parse(path: Path, line: int, text: str) -> Row:

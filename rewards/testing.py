@@ -81,7 +81,7 @@ def _call(
     kwargs = {key: value for key, value in kwargs.items() if accepted is None or key in accepted}
     try:
         values = fn(**kwargs)
-        values = asyncio.run(values) if inspect.isawaitable(values) else values
+        values = asyncio.run(values) if inspect.iscoroutine(values) else values
     except Exception as error:
         raise AssertionError(f"the reward raised on {name}: {type(error).__name__}: {error}") from error
     assert isinstance(values, (list, tuple)), f"the reward returned {type(values).__name__}, not a list, on {name}"

@@ -100,7 +100,7 @@ class Caller:
 
     def __init__(self, fn: RewardFn) -> None:
         self._fn = fn
-        self._is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))
+        self._is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
         self._runner = asyncio.Runner() if self._is_async else None  # one loop for life: clients keep connections
         parameters = inspect.signature(fn).parameters.values()
         takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -67,7 +67,7 @@ FORMS = [
     ('{"x": 100, "y": 200}', POINT),
     ("{'x': 100, 'y': 200}", POINT),
     ('{"bbox": {"x1": 100, "y1": 200, "x2": 300, "y2": 400}}', BOX),
-    ('<tool_call>\n{"name": "computer_use", "arguments": {"action": "left_click", "coordinate": [100, 200]}}\n</tool_call>', POINT),
+    ('<tool_call>\n{"name": "mouse", "arguments": {"action": "click", "coordinate": [100, 200]}}\n</tool_call>', POINT),
     ('{"name": "click", "arguments": "{\\"x\\": 100, \\"y\\": 200}"}', POINT),
     ("The button is at (100, 200).", POINT),
     ("(100, 200)", POINT),
@@ -98,7 +98,8 @@ def test_every_common_form_is_read(text, click):
         "", "no click here", "click()", "click(100)", "click(nan, 3)", "click(1e999, 2)", "(1, 2) or (3, 4)",
         '{"point_2d": [NaN, 1]}', '{"point_2d": ["a", "b"]}', '{"coordinate": null}', "<think>click(1, 2)",
         "click(1, 2) click(3, 4)", "I waited 100 ms and typed 200 words", "bbox_2d", "1" + "0" * 400 + ", 5",
-        '{"bbox_2d": [0, 0, Infinity, 1]}', "<box>[[nan, nan, nan, nan]]</box>", '[{"point_2d": [1, 2]}, {"point_2d": [3, 4]}]',
+        '{"bbox_2d": [0, 0, Infinity, 1]}', "<box>[[nan, nan, nan, nan]]</box>",
+        '[{"point_2d": [1, 2]}, {"point_2d": [3, 4]}]',
     ],
 )  # fmt: skip
 def test_what_is_not_one_finite_click_is_none(text):
@@ -119,7 +120,10 @@ def test_numbers_mean_what_the_row_says():
 
 @pytest.mark.parametrize(
     "options",
-    [{"coordinate_space": "inches"}, {"image_size": (0, 5)}, {"image_size": None}, {"input_size": (-1, 5)}, {"image_size": (math.nan, 5)}],
+    [
+        {"coordinate_space": "inches"}, {"image_size": (0, 5)}, {"image_size": None}, {"input_size": (-1, 5)},
+        {"image_size": (math.nan, 5)},
+    ],
 )  # fmt: skip
 def test_a_malformed_row_is_an_error_not_a_wrong_click(options):
     with pytest.raises(ValueError, match=next(iter(options))):
@@ -217,7 +221,11 @@ def test_a_box_equals_itself(box):
     assert box_giou(box, box) == pytest.approx(1.0)
 
 
-@given(st.text(max_size=60) | any_box.map(lambda b: f"<box>[[{b[0]}, {b[1]}, {b[2]}, {b[3]}]]</box>") | any_box.map(lambda b: f"click({b[0]}, {b[1]})"), proper_box)  # fmt: skip
+box_answers = any_box.map(lambda b: f"<box>[[{b[0]}, {b[1]}, {b[2]}, {b[3]}]]</box>")
+click_answers = any_box.map(lambda b: f"click({b[0]}, {b[1]})")
+
+
+@given(st.text(max_size=60) | box_answers | click_answers, proper_box)
 def test_every_variant_is_bounded_and_finite_for_every_answer(text, target):
     row = ([text], [target], [[1000, 1000]])
     assert gui_click_reward(*row)[0] in (1.0, 0.5, -1.0)

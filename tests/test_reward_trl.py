@@ -72,10 +72,9 @@ def test_our_rewards_run_in_grpo_trainer(tmp_path):
     logged = trainer.state.log_history[0]
     names = ["math_reward", "repetition", "soft_overlong", "gui_click_reward", "spy"]
     assert [fn.__name__ for fn in rewards] == names
-    math, clicks = ([fn(completions=[c for c, _ in seen], **kw) for fn, kw in (
-        (rewards[0], {"solution": [s for _, s in seen]}),
-        (rewards[3], {"target_box": [[0, 0, 5, 5]] * len(seen), "image_size": [[9, 9]] * len(seen)}),
-    )])  # fmt: skip
+    texts, golds = zip(*seen)
+    math = rewards[0](completions=texts, solution=golds)
+    clicks = rewards[3](completions=texts, target_box=[[0, 0, 5, 5]] * len(texts), image_size=[[9, 9]] * len(texts))
     assert logged["rewards/math_reward/mean"] == pytest.approx(sum(math) / len(math))
     assert logged["rewards/gui_click_reward/mean"] == pytest.approx(sum(clicks) / len(clicks))
     assert "math/no_answer" in logged
