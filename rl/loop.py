@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rl.batch import PPOBatch, collate, minibatches
 from rl.checkpoint import StageState
+from rl.errors import RunFailed
 from rl.group import LearnerGroup
 from rl.metrics import PhaseClock, batch_metrics, gap_metrics, trajectory_metrics, update_metrics
 from rl.ppo import to_ppo_batch
@@ -19,6 +20,9 @@ from rollouts.collect import collect, encode
 from rollouts.engine import Engine, Sampling
 from rollouts.prompts import RowStream, to_prompt
 from rollouts.trajectory import Prompt
+
+# Prompts passed over for each one wanted, before the source is taken to hold no prompt that fits.
+_MAX_TOO_LONG = 100
 
 
 @dataclass(frozen=True)
@@ -102,13 +106,18 @@ class RlLoop:
         """The iteration's prompts, and how many were passed over because their response would not fit."""
         room = self.max_model_len - self.stage.sampling.max_tokens
         prompts: list[Prompt] = []
-        too_long = 0
+        too_long, stage_size = 0, self.stage.prompts_per_iteration
         while len(prompts) < self.stage.prompts_per_iteration:
             prompt = to_prompt(*self.stream.take(1)[0])
             if len(encode(self.tokenizer, prompt)) <= room:
                 prompts.append(prompt)
             else:
                 too_long += 1
+            if too_long > _MAX_TOO_LONG * stage_size:
+                raise RunFailed(
+                    f"{too_long} prompts of one iteration are longer than the {room} tokens that engine.max_model_len "
+                    f"{self.max_model_len} and sampling.max_tokens {self.stage.sampling.max_tokens} leave"
+                )
         return prompts, too_long
 
 

@@ -313,7 +313,9 @@ class PipelineParts:
         self._publish(version=state.iteration)
 
         def after_iteration(iteration: Iteration) -> None:
-            logged = iteration.scored[: self.recipe.saving.rollouts_per_iteration]
+            wanted = self.recipe.saving.rollouts_per_iteration
+            spread = max(len(iteration.scored) // max(wanted, 1), 1)  # over prompts and sources
+            logged = iteration.scored[::spread][:wanted]
             self.run.append_rollouts(name, iteration.index, logged)
             metrics = {**iteration.metrics, "engine_restarts": float(self.started_engine().restarts)}
             last = iteration.state.iteration == stage.iterations

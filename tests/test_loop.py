@@ -1,10 +1,13 @@
 """The loop with a small engine of plain torch: it learns, and its bookkeeping is right."""
 
+import dataclasses
+
 import pytest
 import torch
 from fakes import TorchEngine, tiny_model
 from transformers import AutoConfig, AutoTokenizer
 
+from rl.errors import RunFailed
 from rl.group import InProcessRank, LearnerGroup
 from rl.learner import Learner
 from rl.loop import RlLoop
@@ -114,3 +117,10 @@ def test_a_stage_that_is_resumed_continues_to_the_same_weights(tmp_path):
         second.run(2, lambda _: None)
     for name, x in straight.learner.weights().items():
         assert (x == second.learner.weights()[name]).all(), name
+
+
+def test_prompts_that_never_fit_end_the_run_with_a_message(tmp_path):
+    loop, pools = make_loop(tmp_path)
+    tight = dataclasses.replace(loop, max_model_len=8)
+    with pools, pytest.raises(RunFailed, match="longer than the 2 tokens"):
+        tight.run(0, lambda _: None)
