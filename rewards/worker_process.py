@@ -35,6 +35,7 @@ def main() -> None:
         os.set_inheritable(fd, False)
     _die_with_parent(lifeline_fd)
     os.dup2(2, 1)  # what a reward prints belongs in the log, not in anybody's standard output
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)  # by lines: a killed process flushes nothing
     os.environ[IN_WORKER] = "1"
     requests, replies = os.fdopen(request_fd, "rb"), os.fdopen(reply_fd, "wb")
     spec, args, memory_limit = read_message(requests)

@@ -1,0 +1,149 @@
+"""The mathematics reward beside math-verify and TRL's accuracy_reward: verdicts by category, throughput, latency.
+
+    python benchmarks/rewards_math.py [--rows 2000] [--table tests/data/math_answers.jsonl]
+
+All graders judge the same rows in the same process, one after the other. math-verify is set as verl and NeMo-RL set
+it: reference in a box, LaTeX and plain expressions extracted from the response, the box first. Its own alarms are on,
+since without them one row could stop the benchmark.
+"""
+
+import argparse
+import json
+import logging
+import random
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from trl.rewards import accuracy_reward
+
+from rewards.math_answer import judge_answer
+from rewards.math_equal import same_answer
+from rewards.math_slow import close_helper
+
+Grader = Callable[[str, str], bool]
+TABLE = Path(__file__).parent.parent / "tests" / "data" / "math_answers.jsonl"
+
+
+def ours(gold: str, response: str) -> bool:
+    return bool(judge_answer(response, gold).right)
+
+
+def math_verify(gold: str, response: str) -> bool:
+    reference = parse(rf"\boxed{{{gold}}}", [LatexExtractionConfig()], parsing_timeout=3)
+    answer = parse(response, [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()], parsing_timeout=3)
+    return bool(verify(reference, answer, timeout_seconds=3))
+
+
+def trl_accuracy(gold: str, response: str) -> bool:
+    return accuracy_reward([[{"role": "assistant", "content": response}]], [gold])[0] == 1.0
+
+
+GRADERS: dict[str, Grader] = {"stepladder": ours, "math-verify": math_verify, "TRL": trl_accuracy}
+
+
+def category_table(path: Path) -> None:
+    """Right verdicts, paid wrong answers and refused right ones of every grader."""
+    rows = [json.loads(line) for line in path.open(encoding="utf-8")]
+    right: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    paid, refused = defaultdict(int), defaultdict(int)
+    sizes = defaultdict(int)
+    for row in rows:
+        sizes[row["category"]] += 1
+        for name, grader in GRADERS.items():
+            said = _safely(grader, row["gold"], row["response"])
+            right[row["category"]][name] += said == row["right"]
+            paid[name] += said and not row["right"]
+            refused[name] += row["right"] and not said
+    print(f"{'category':<18}{'rows':>6}" + "".join(f"{name:>13}" for name in GRADERS))
+    for category in sorted(sizes):
+        print(f"{category:<18}{sizes[category]:>6}" + "".join(f"{right[category][name]:>13}" for name in GRADERS))
+    totals = {name: sum(right[c][name] for c in sizes) for name in GRADERS}
+    print(f"{'all':<18}{len(rows):>6}" + "".join(f"{totals[name] / len(rows):>12.1%} " for name in GRADERS))
+    print(f"{'paid wrong':<24}" + "".join(f"{paid[name]:>13}" for name in GRADERS))
+    print(f"{'refused right':<24}" + "".join(f"{refused[name]:>13}" for name in GRADERS))
+
+
+def _safely(grader: Grader, gold: str, response: str) -> bool:
+    try:
+        return grader(gold, response)
+    except BaseException:  # math-verify's TimeoutException is a BaseException
+        return False
+
+
+def ordinary_rows(num_rows: int) -> list[tuple[str, str]]:
+    """(reference, response) as in GSM8K and MATH: half integers, the rest fractions, roots, pairs, polynomials."""
+    draw = random.Random(0)
+    kinds = (_integer, _integer, _integer, _integer, _fraction, _root, _pair, _polynomial)
+    rows = []
+    for number in range(num_rows):
+        gold, answer = kinds[number % len(kinds)](draw)
+        steps = " ".join(f"Step {i}: we find ${draw.randint(2, 99)} + {draw.randint(2, 99)}$." for i in range(1, 12))
+        rows.append((gold, f"{steps} Therefore the answer is $\\boxed{{{answer}}}$."))
+    return rows
+
+
+def _integer(draw: random.Random) -> tuple[str, str]:
+    value = draw.randint(-9_999, 99_999)
+    return str(value), str(value if draw.random() < 0.5 else value + draw.randint(1, 9))
+
+
+def _fraction(draw: random.Random) -> tuple[str, str]:
+    top, bottom, factor = draw.randint(1, 99), draw.randint(2, 99), draw.randint(1, 3)
+    return rf"\frac{{{top}}}{{{bottom}}}", rf"\dfrac{{{top * factor}}}{{{bottom * factor + (draw.random() < 0.5)}}}"
+
+
+def _root(draw: random.Random) -> tuple[str, str]:
+    a, b = draw.randint(2, 99), draw.choice([2, 3, 5, 7])
+    return rf"{a}\sqrt{{{b}}}", rf"\sqrt{{{a * a * b + (draw.random() < 0.5)}}}"
+
+
+def _pair(draw: random.Random) -> tuple[str, str]:
+    x, y = draw.randint(-99, 99), draw.randint(1, 99)
+    return f"({x}, {y})", rf"\left({x}, {y + (draw.random() < 0.5)}\right)"
+
+
+def _polynomial(draw: random.Random) -> tuple[str, str]:
+    a, b = draw.randint(1, 99), draw.randint(1, 99)
+    return f"(x+{a})(x+{b})", f"x^2 + {a + b}x + {a * b + (draw.random() < 0.5)}"
+
+
+def speed(num_rows: int) -> None:
+    """Rows per second and latency percentiles on ordinary rows, each judged once."""
+    rows = ordinary_rows(num_rows)
+    rates = {}
+    for name in ("stepladder", "math-verify"):
+        grader = GRADERS[name]
+        grader("1", r"\boxed{\sqrt{2}}")  # imports are paid once per process
+        same_answer.cache_clear()
+        times = []
+        for gold, response in rows:
+            start = time.perf_counter()
+            _safely(grader, gold, response)
+            times.append(time.perf_counter() - start)
+        rates[name] = len(rows) / sum(times)
+        quantiles = statistics.quantiles(times, n=100)
+        print(f"{name:<12} {rates[name]:>9.0f} rows/s   p50 {quantiles[49] * 1e3:.3f} ms   p99 {quantiles[98] * 1e3:.3f} ms")
+    print(f"ratio        {rates['stepladder'] / rates['math-verify']:>9.1f}")
+    start = time.perf_counter()
+    for i in range(512):
+        ours("123", rf"so \boxed{{{i}}}")
+    print(f"512 plain integers: {(time.perf_counter() - start) * 1e3:.1f} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=2_000)
+    parser.add_argument("--table", type=Path, default=TABLE)
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    category_table(options.table)
+    speed(options.rows)
+    close_helper()
+
+
+if __name__ == "__main__":
+    main()
