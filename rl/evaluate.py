@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from rl.loop import as_sampling
 from rl.recipe import EvaluationSection, SynthesisSection
 from rl.scoring import ScoredTrajectory, Scorer
-from rollouts.collect import collect
+from rollouts.collect import collect, encode
 from rollouts.engine import Engine
 from rollouts.pacore import compact, majority, synthesis_prompt
 from rollouts.trajectory import Prompt, Trajectory, prompt_id_of
@@ -38,6 +38,8 @@ class HeldOutSet:
     section: EvaluationSection
     prompts: Sequence[Prompt]
     scorer: Scorer
+    max_model_len: int
+    """tokens of prompt and response together"""
 
     def measure(
         self, engine: Engine, tokenizer: PreTrainedTokenizerBase, *, seed: int, before: Measurement | None
@@ -89,7 +91,7 @@ class HeldOutSet:
         results: list[tuple[float, dict[str, float]]] = []
         for messages in (before.messages if before and before.messages else own, own):
             prompts = [
-                _synthesis_of(prompt, messages[prompt.prompt_id], synthesis, random.Random(f"{seed} {index}"))
+                self._fitting(prompt, messages[prompt.prompt_id], tokenizer, random.Random(f"{seed} {index}"))
                 for index, prompt in enumerate(self.prompts)
                 if prompt.prompt_id in messages
             ]
@@ -99,6 +101,20 @@ class HeldOutSet:
         (accuracy, details), (own_accuracy, own_details) = results
         details |= {"own_synthesis": own_accuracy} | {f"own_{name}": x for name, x in own_details.items()}
         return Measurement(accuracy, {}, details, own)
+
+    def _fitting(
+        self, problem: Prompt, answers: Sequence[Sequence[Any]], tokenizer: PreTrainedTokenizerBase, rng: random.Random
+    ) -> Prompt:
+        """The synthesis prompt with as many of the shuffled messages as leave room for the response."""
+        synthesis = self.section.synthesis
+        assert synthesis is not None
+        messages = [str(conclusion) for conclusion, _ in answers]
+        rng.shuffle(messages)
+        while True:
+            prompt = _synthesis_of(problem, messages, synthesis)
+            if not messages or len(encode(tokenizer, prompt)) + synthesis.max_tokens <= self.max_model_len:
+                return prompt
+            messages.pop()
 
 
 def _synthesis_numbers(
@@ -141,11 +157,7 @@ def mean_reward_by_prompt(scored: Sequence[ScoredTrajectory]) -> dict[str, float
     return {key: sum(values) / len(values) for key, values in by_prompt.items()}
 
 
-def _synthesis_of(
-    problem: Prompt, answers: Sequence[Sequence[Any]], synthesis: SynthesisSection, rng: random.Random
-) -> Prompt:
-    messages = [str(conclusion) for conclusion, _ in answers]
-    rng.shuffle(messages)
+def _synthesis_of(problem: Prompt, messages: Sequence[str], synthesis: SynthesisSection) -> Prompt:
     content = synthesis_prompt(problem.content, messages, template=synthesis.template)
     columns = {**problem.columns, "problem_id": problem.prompt_id}
     return replace(problem, prompt_id=prompt_id_of(content), content=content, columns=columns)

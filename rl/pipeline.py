@@ -216,7 +216,8 @@ class PipelineParts:
         for name, section in self.recipe.evaluations.items():
             source = MixedSource(self.opener.rows(section.prompts, "problem", seed=0), 1.0, name)
             prompts = [to_prompt(source, row) for row in self._held_out_rows[name]]
-            held_out = HeldOutSet(section, prompts, Scorer(section.rewards, self.pools))
+            scorer = Scorer(section.rewards, self.pools)
+            held_out = HeldOutSet(section, prompts, scorer, self.recipe.engine.max_model_len)
             seed = _seed(self.recipe, f"measure {name}")
             engine = self.started_engine()
             measured[name] = held_out.measure(engine, self.tokenizer, seed=seed, before=before.get(name))

@@ -34,6 +34,7 @@ def _obey(text):
 
 
 def print_and_score(completions, **columns):
+    print("noise")  # a reward that talks
     return [1.0 for _ in completions]
 
 
