@@ -50,7 +50,7 @@ def make_rows(num_rows: int) -> list[str]:
 def workers_alive() -> list[int]:
     """Reward workers of this process; a zombie would count."""
     children = psutil.Process().children(recursive=True)
-    return [child.pid for child in children if "rewards.worker_process" in " ".join(child.cmdline() or [child.name()])]
+    return [child.pid for child in children if "rewards.worker_template" in " ".join(child.cmdline() or [child.name()])]
 
 
 def main() -> None:

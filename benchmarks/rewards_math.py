@@ -126,7 +126,8 @@ def speed(num_rows: int) -> None:
             times.append(time.perf_counter() - start)
         rates[name] = len(rows) / sum(times)
         quantiles = statistics.quantiles(times, n=100)
-        print(f"{name:<12} {rates[name]:>9.0f} rows/s   p50 {quantiles[49] * 1e3:.3f} ms   p99 {quantiles[98] * 1e3:.3f} ms")
+        p50, p99 = quantiles[49] * 1e3, quantiles[98] * 1e3
+        print(f"{name:<12} {rates[name]:>9.0f} rows/s   p50 {p50:.3f} ms   p99 {p99:.3f} ms")
     print(f"ratio        {rates['stepladder'] / rates['math-verify']:>9.1f}")
     start = time.perf_counter()
     for i in range(512):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import importlib
@@ -105,6 +104,8 @@ def _unknown_name(spec: str) -> str:
 
 
 def _hint(name: str, known: Mapping[str, object]) -> str:
+    import difflib  # only mistakes pay for it
+
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

@@ -22,8 +22,10 @@ from typing import Any
 from rewards.result import RewardResult, RewardStatus
 from rewards.worker_handle import Nursery, RewardLoadError, Worker, WorkerDied
 
-_CLEAN_CALLS_TO_GROW = 16  # after this many calls without a failure, calls get twice as many rows again
+_CLEAN_CALLS_TO_GROW = 128  # after this many calls without a failure, calls get twice as many rows again
 _HOLDS_A_MODEL = frozenset({"preference"})  # a spare of these would cost a second copy of the model
+# Imported once, before workers are forked: a killed one is replaced in milliseconds. Only what starts no thread.
+_PRELOAD = {"math": ("rewards.math_answer", "math_verify"), "rewards.math_slow:slow_reward": ("math_verify",)}
 _MEMORY_LIMITS_MB = {"math": 4_000}  # sympy may eat memory before its time is up
 
 
@@ -121,6 +123,7 @@ class RewardPool:
             self.spec,
             (0 if spec in _HOLDS_A_MODEL else 1) if spares is None else spares,
             start_timeout_s,
+            _PRELOAD.get(spec, ()),
         )
         self._num_workers = num_workers
         self._threads: list[threading.Thread] = []
@@ -207,16 +210,19 @@ def cut(prompts: Sequence[Any], batch_rows: int) -> list[list[int]]:
 
 
 class _CallSizes:
-    """How many rows a call gets: halved by a failed call, doubled after a run of clean ones."""
+    """How many rows a call gets: an eighth after a lost worker, doubled after a run of clean calls.
+
+    A bad row that comes alone costs one worker and one timeout; in company it costs two.
+    """
 
     def __init__(self, limit: int) -> None:
         self.current = limit
         self._limit = limit
         self._clean = 0
 
-    def failed(self) -> None:
+    def lost_a_worker(self) -> None:
         self._clean = 0
-        self.current = max(1, self.current // 2)
+        self.current = max(1, self.current // 8)
 
     def succeeded(self) -> None:
         self._clean += 1
@@ -245,15 +251,18 @@ class _Slot:
         if not self._workers.closed:
             self._worker = self._workers.take()  # starts to load before the first call comes
         while (call := self._calls.get()) is not None:
-            for smaller in self._resize(call):
-                self._handle(smaller)
+            self._handle(self._first_rows(call))
         if self._worker is not None:
             self._worker.discard()
 
-    def _resize(self, call: _Call) -> list[_Call]:
-        """Calls queued before a failure are cut to what is now thought safe."""
+    def _first_rows(self, call: _Call) -> _Call:
+        """As much of a call as is now thought safe; the rest goes back for any worker to take."""
         size = self._sizes.current
-        return [_Call(call.job, call.rows[i : i + size]) for i in range(0, len(call.rows), size)]
+        if len(call.rows) > size:
+            self._calls.put(_Call(call.job, call.rows[size:]))
+            if self._workers.closed:  # nobody may be left to take it
+                call.job.fail(RuntimeError("the reward pool was closed"))
+        return _Call(call.job, call.rows[:size])
 
     def _handle(self, call: _Call) -> None:
         if call.job.failure is not None:
@@ -283,6 +292,7 @@ class _Slot:
         if self._worker is not None:
             self._worker.discard()
             self._worker = None
+            self._sizes.lost_a_worker()
             self._workers.replenish()
 
     def _settle(self, call: _Call, reply: Mapping[str, Any]) -> None:
@@ -302,7 +312,6 @@ class _Slot:
         if self._workers.closed:
             call.job.fail(RuntimeError("the reward pool was closed"))
             return
-        self._sizes.failed()
         if len(call.rows) == 1:
             call.job.settle(call.rows[0], RewardResult(None, status, message))
             return

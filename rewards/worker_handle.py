@@ -8,13 +8,13 @@ import os
 import pickle
 import select
 import signal
-import subprocess
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from rewards.worker_template import WorkerTemplate
 
 
 class RewardLoadError(RuntimeError):
@@ -26,38 +26,29 @@ class WorkerDied(Exception):
 
 
 class Worker:
-    """One child process with a pipe each way and a lifeline; it loads while the caller does something else.
+    """One forked process with a pipe each way and a lifeline; it loads while the caller does something else."""
 
-    The child is killed by the kernel when the *thread* that made this object ends (Linux ties the parent-death
-    signal to threads), so make it in a thread that lives as long as the worker should.
-    """
-
-    def __init__(self, greeting: bytes, spec: str, start_timeout_s: float) -> None:
+    def __init__(self, template: WorkerTemplate, greeting: bytes, spec: str, start_timeout_s: float) -> None:
+        self._template = template
         self._spec = spec
         self._start_by = time.monotonic() + start_timeout_s
         self._ready = False
+        self._status: int | None = None  # wait status, once it is known
+        self._is_reaped = False
         self._kill_lock = threading.Lock()
         child_reads, self._write_fd = os.pipe()
         self._read_fd, child_writes = os.pipe()
         child_lifeline, self._lifeline = os.pipe()
         child_fds = [child_reads, child_writes, child_lifeline]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "rewards.worker_process", *map(str, child_fds)],
-            pass_fds=child_fds,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # its own process group: what it starts can be killed with it
-            env=dict(os.environ, PYTHONPATH=os.pathsep.join(path or os.getcwd() for path in sys.path)),
-        )
-        for fd in child_fds:
-            os.close(fd)
+        try:
+            self.pid = template.fork(child_fds)
+        finally:
+            for fd in child_fds:
+                os.close(fd)
         os.set_blocking(self._write_fd, False)
-        self._pidfd = os.pidfd_open(self._process.pid)
+        self._pidfd = os.pidfd_open(self.pid)  # the id is not reused before the template has waited for it
         self._buffer = bytearray()
         self._greeting: bytes | None = greeting
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def wait_ready(self) -> None:
         """Wait until the reward function is loaded.
@@ -94,10 +85,11 @@ class Worker:
     def kill(self) -> None:
         """Kill the process and everything in its group, and reap it. May be called twice, from any thread."""
         with self._kill_lock:
-            if self._process.returncode is None:
+            if not self._is_reaped:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+                    os.killpg(self.pid, signal.SIGKILL)
+                self._status = self._template.wait(self.pid)
+                self._is_reaped = True
 
     def discard(self) -> None:
         """Kill, and close the pipes; only for the thread that asks this worker."""
@@ -151,10 +143,14 @@ class Worker:
             raise WorkerDied(self._obituary())
 
     def _obituary(self) -> str:
-        try:
-            code = self._process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if not poll.poll(1_000):
             return "the worker closed its pipe"
+        self.kill()  # what it started may have outlived it
+        if self._status is None:
+            return "the worker process ended"
+        code = os.waitstatus_to_exitcode(self._status)
         if code < 0:
             return f"the worker process was killed by {signal.Signals(-code).name}"
         return f"the worker process exited with status {code}"
@@ -163,8 +159,11 @@ class Worker:
 class Nursery:
     """Starts workers, keeps the spares, and knows every process so that none is left behind."""
 
-    def __init__(self, greeting: bytes, spec: str, num_spares: int, start_timeout_s: float) -> None:
+    def __init__(
+        self, greeting: bytes, spec: str, num_spares: int, start_timeout_s: float, preload: Sequence[str]
+    ) -> None:
         self.closed = False
+        self._template = WorkerTemplate(preload)
         self._greeting = greeting
         self._spec = spec
         self._num_spares = num_spares
@@ -198,8 +197,9 @@ class Nursery:
             for worker in self._spares:
                 worker.discard()
             self._spares.clear()
+            self._template.close()
 
     def _start(self) -> Worker:
-        worker = Worker(self._greeting, self._spec, self._start_timeout_s)
+        worker = Worker(self._template, self._greeting, self._spec, self._start_timeout_s)
         self._all.add(worker)
         return worker

@@ -1,13 +1,13 @@
 """The inside of one reward worker: loads a reward function, then scores what arrives on a pipe.
 
-Run by rewards.worker as `python -m rewards.worker_process`; not meant to be run by hand. Requests come as pickles
-(rows may hold images), answers go back as JSON: nothing that user code makes is unpickled by the trainer.
+Forked by rewards.worker_template. Requests come as pickles (rows may hold images), answers go back as JSON: nothing
+that user code makes is unpickled by the trainer.
 Every message is an 8-byte little-endian length followed by that many bytes.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import ctypes
 import fcntl
 import inspect
@@ -28,12 +28,11 @@ _PR_SET_PDEATHSIG = 1
 _F_SETSIG = 10  # Linux; the fcntl module does not name it
 
 
-def main() -> None:
-    """Serve one pool slot until the pipe closes."""
-    request_fd, reply_fd, lifeline_fd = (int(fd) for fd in sys.argv[1:4])
+def serve(request_fd: int, reply_fd: int, lifeline_fd: int) -> None:
+    """Serve one pool slot until the pipe closes; does not return."""
     for fd in (request_fd, reply_fd, lifeline_fd):
         os.set_inheritable(fd, False)
-    _die_with_parent(lifeline_fd)
+    _die_with_lifeline(lifeline_fd)
     os.dup2(2, 1)  # what a reward prints belongs in the log, not in anybody's standard output
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)  # by lines: a killed process flushes nothing
     os.environ[IN_WORKER] = "1"
@@ -47,7 +46,7 @@ def main() -> None:
         score = Caller(fn)
     except BaseException as error:  # user code runs at import: whatever it raises is reported, never lost
         _reply(replies, {"load_error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()})
-        return
+        os._exit(1)
     _reply(replies, {"ready": os.getpid()})
     while (request := read_message(requests)) is not None:
         _reply(replies, score(request))
@@ -75,20 +74,24 @@ def _reply(stream: BinaryIO, message: Mapping[str, object]) -> None:
     stream.flush()
 
 
-def _die_with_parent(lifeline_fd: int) -> None:
-    """Have this process and everything it starts killed when the parent is gone, however the parent ended.
+def die_with_parent_process() -> None:
+    """Have this process killed when the one that started it ends."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux only
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _die_with_lifeline(lifeline_fd: int) -> None:
+    """Have this process and everything it starts killed when the trainer is gone, however the trainer ended.
 
     Three nets: the kernel signals the whole process group when the lifeline pipe loses its writer (also children
     of this process, also while it hangs in C); the parent-death signal; and a thread, where neither exists.
     """
     threading.Thread(target=_kill_group_at_eof, args=(lifeline_fd,), daemon=True).start()
-    try:
+    with contextlib.suppress(OSError):  # not Linux: the thread remains
         fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(lifeline_fd, _F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, fcntl.fcntl(lifeline_fd, fcntl.F_GETFL) | os.O_ASYNC)
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    except (OSError, AttributeError):
-        pass  # not Linux: the thread remains
+    die_with_parent_process()
 
 
 def _kill_group_at_eof(lifeline_fd: int) -> None:
@@ -102,7 +105,7 @@ class Caller:
     def __init__(self, fn: RewardFn) -> None:
         self._fn = fn
         self._is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
-        self._runner = asyncio.Runner() if self._is_async else None  # one loop for life: clients keep connections
+        self._runner = _event_loop() if self._is_async else None
         parameters = inspect.signature(fn).parameters.values()
         takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self.accepted = None if takes_all else {p.name for p in parameters}
@@ -125,6 +128,13 @@ class Caller:
         if self._runner is None:
             return self._fn(**kwargs)
         return self._runner.run(self._fn(**kwargs))
+
+
+def _event_loop() -> Any:
+    """One loop for the life of the worker; asyncio is imported where it is needed, since every restart pays for it."""
+    import asyncio
+
+    return asyncio.Runner()
 
 
 class CallLog:
@@ -180,7 +190,3 @@ def _short(value: object, limit: int = 500) -> str:
     except Exception:  # user classes may fail to print
         text = "<unprintable>"
     return text if len(text) <= limit else text[:limit] + "..."
-
-
-if __name__ == "__main__":
-    main()

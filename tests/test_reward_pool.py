@@ -234,4 +234,4 @@ def test_a_timeout_of_zero_is_refused():
 def test_no_worker_of_these_tests_is_left(obedient):
     obedient.close()
     mine = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True).stdout
-    assert "rewards.worker_process" not in mine
+    assert "rewards.worker_template" not in mine
