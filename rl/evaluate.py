@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from rl.loop import as_sampling
 from rl.recipe import EvaluationSection, SynthesisSection
 from rl.scoring import ScoredTrajectory, Scorer
-from rollouts.collect import collect, encode
+from rollouts.collect import TokenizedPrompt, collect, tokenized
 from rollouts.engine import Engine
 from rollouts.pacore import compact, majority, synthesis_prompt
 from rollouts.trajectory import Prompt, Trajectory, prompt_id_of
@@ -48,8 +48,7 @@ class HeldOutSet:
         section = self.section
         trajectories = collect(
             engine,
-            tokenizer,
-            self.prompts,
+            [tokenized(tokenizer, prompt) for prompt in self.prompts],
             samples_per_prompt=section.synthesis.width if section.synthesis else section.samples_per_prompt,
             sampling=as_sampling(section.sampling),
             seed=seed,
@@ -89,30 +88,30 @@ class HeldOutSet:
             conclusion = compact(item.trajectory.completion, conclusion=synthesis.conclusion)
             own.setdefault(item.trajectory.prompt.prompt_id, []).append((conclusion, item.reward))
         results: list[tuple[float, dict[str, float]]] = []
-        for messages in (before.messages if before and before.messages else own, own):
+        for messages in (before.messages, own) if before and before.messages else (own,):
             prompts = [
                 self._fitting(prompt, messages[prompt.prompt_id], tokenizer, random.Random(f"{seed} {index}"))
                 for index, prompt in enumerate(self.prompts)
                 if prompt.prompt_id in messages
             ]
             sampling = replace(as_sampling(self.section.sampling), max_tokens=synthesis.max_tokens)
-            answers = collect(engine, tokenizer, prompts, samples_per_prompt=1, sampling=sampling, seed=seed + 1)
+            answers = collect(engine, prompts, samples_per_prompt=1, sampling=sampling, seed=seed + 1)
             results.append(_synthesis_numbers(messages, self.scorer.score(answers).scored, self.section.success))
-        (accuracy, details), (own_accuracy, own_details) = results
+        (accuracy, details), (own_accuracy, own_details) = results[0], results[-1]
         details |= {"own_synthesis": own_accuracy} | {f"own_{name}": x for name, x in own_details.items()}
         return Measurement(accuracy, {}, details, own)
 
     def _fitting(
         self, problem: Prompt, answers: Sequence[Sequence[Any]], tokenizer: PreTrainedTokenizerBase, rng: random.Random
-    ) -> Prompt:
+    ) -> TokenizedPrompt:
         """The synthesis prompt with as many of the shuffled messages as leave room for the response."""
         synthesis = self.section.synthesis
         assert synthesis is not None
         messages = [str(conclusion) for conclusion, _ in answers]
         rng.shuffle(messages)
         while True:
-            prompt = _synthesis_of(problem, messages, synthesis)
-            if not messages or len(encode(tokenizer, prompt)) + synthesis.max_tokens <= self.max_model_len:
+            prompt = tokenized(tokenizer, _synthesis_of(problem, messages, synthesis))
+            if not messages or len(prompt.token_ids) + synthesis.max_tokens <= self.max_model_len:
                 return prompt
             messages.pop()
 

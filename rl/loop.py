@@ -16,10 +16,9 @@ from rl.ppo import to_ppo_batch
 from rl.recipe import RlStage, SamplingSection
 from rl.scoring import ScoredTrajectory, Scorer
 from rl.trained_model import Sums
-from rollouts.collect import collect, encode
+from rollouts.collect import TokenizedPrompt, collect, tokenized
 from rollouts.engine import Engine, Sampling
 from rollouts.prompts import RowStream, to_prompt
-from rollouts.trajectory import Prompt
 
 # Prompts passed over for each one wanted, before the source is taken to hold no prompt that fits.
 _MAX_TOO_LONG = 100
@@ -60,7 +59,6 @@ class RlLoop:
             prompts, too_long = self._prompts()
             trajectories = collect(
                 self.engine,
-                self.tokenizer,
                 prompts,
                 samples_per_prompt=stage.samples_per_prompt,
                 sampling=as_sampling(stage.sampling),
@@ -102,18 +100,19 @@ class RlLoop:
             policy_steps = self.learner.update_policy(pieces, **schedule)
         return critic_steps, policy_steps
 
-    def _prompts(self) -> tuple[list[Prompt], int]:
+    def _prompts(self) -> tuple[list[TokenizedPrompt], int]:
         """The iteration's prompts, and how many were passed over because their response would not fit."""
+        wanted = self.stage.prompts_per_iteration
         room = self.max_model_len - self.stage.sampling.max_tokens
-        prompts: list[Prompt] = []
-        too_long, stage_size = 0, self.stage.prompts_per_iteration
-        while len(prompts) < self.stage.prompts_per_iteration:
-            prompt = to_prompt(*self.stream.take(1)[0])
-            if len(encode(self.tokenizer, prompt)) <= room:
+        prompts: list[TokenizedPrompt] = []
+        too_long = 0
+        while len(prompts) < wanted:
+            prompt = tokenized(self.tokenizer, to_prompt(*self.stream.take(1)[0]))
+            if len(prompt.token_ids) <= room:
                 prompts.append(prompt)
             else:
                 too_long += 1
-            if too_long > _MAX_TOO_LONG * stage_size:
+            if too_long > _MAX_TOO_LONG * wanted:
                 raise RunFailed(
                     f"{too_long} prompts of one iteration are longer than the {room} tokens that engine.max_model_len "
                     f"{self.max_model_len} and sampling.max_tokens {self.stage.sampling.max_tokens} leave"

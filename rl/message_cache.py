@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from rl.loop import as_sampling, iteration_seed
 from rl.recipe import MessageCacheStage
 from rl.scoring import ScoredTrajectory, Scorer
-from rollouts.collect import collect
+from rollouts.collect import collect, tokenized
 from rollouts.engine import Engine
 from rollouts.pacore import CachedMessage, CachedProblem, compact
 from rollouts.prompts import RowStream, to_prompt
@@ -49,8 +49,7 @@ def fill_message_cache(
     for start in range(0, len(prompts), _CHUNK):
         trajectories = collect(
             engine,
-            tokenizer,
-            prompts[start : start + _CHUNK],
+            [tokenized(tokenizer, prompt) for prompt in prompts[start : start + _CHUNK]],
             samples_per_prompt=stage.samples_per_prompt,
             sampling=as_sampling(stage.sampling),
             seed=iteration_seed(seed, start),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,27 +25,34 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> NDArray[np.int
     return np.asarray(ids, dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """A prompt as the engine sees it."""
+
+    prompt: Prompt
+    token_ids: NDArray[np.int64]
+    """[T_prompt]"""
+
+
+def tokenized(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> TokenizedPrompt:
+    """The prompt with its token ids."""
+    return TokenizedPrompt(prompt, encode(tokenizer, prompt))
+
+
 def collect(
-    engine: Engine,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
-    *,
-    samples_per_prompt: int,
-    sampling: Sampling,
-    seed: int,
+    engine: Engine, prompts: Sequence[TokenizedPrompt], *, samples_per_prompt: int, sampling: Sampling, seed: int
 ) -> list[Trajectory]:
     """`samples_per_prompt` trajectories of every prompt; those of one prompt are adjacent."""
-    encoded = [(prompt, encode(tokenizer, prompt)) for prompt in prompts]
-    pairs = [pair for pair in encoded for _ in range(samples_per_prompt)]
-    generations = engine.generate([Request(ids, sampling) for _, ids in pairs], seed=seed)
-    return [_trajectory(prompt, ids, generation) for (prompt, ids), generation in zip(pairs, generations)]
+    asked = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
+    generations = engine.generate([Request(prompt.token_ids, sampling) for prompt in asked], seed=seed)
+    return [_trajectory(prompt, generation) for prompt, generation in zip(asked, generations)]
 
 
-def _trajectory(prompt: Prompt, prompt_ids: NDArray[np.int64], generation: Generation) -> Trajectory:
-    num_prompt, num_sampled = len(prompt_ids), len(generation.token_ids)
+def _trajectory(prompt: TokenizedPrompt, generation: Generation) -> Trajectory:
+    num_prompt, num_sampled = len(prompt.token_ids), len(generation.token_ids)
     return Trajectory(
-        prompt=prompt,
-        token_ids=np.concatenate([prompt_ids, generation.token_ids]),
+        prompt=prompt.prompt,
+        token_ids=np.concatenate([prompt.token_ids, generation.token_ids]),
         action_mask=np.repeat([False, True], [num_prompt, num_sampled]),
         rollout_logprobs=np.concatenate([np.zeros(num_prompt, np.float32), generation.logprobs]),
         completion=generation.text,

@@ -2,10 +2,8 @@
 
 import random
 from dataclasses import dataclass
-from functools import lru_cache
 
-import jinja2
-
+from rollouts.pacore import synthesis_prompt
 from rollouts.tasks.task import Row, check_probability
 
 SYNTHESIS_TEMPLATE = "{% for message in messages %}Ref: {{ message }}\n{% endfor %}{{ problem }}"
@@ -65,7 +63,7 @@ class DigitMaxima:
         low, high = self.references
         attempts = [self._attempt(solution, rng) for _ in range(rng.randint(low, high))]
         synthesis = "".join(rng.choice(column) for column in zip(*attempts))
-        prompt = _compiled(self.template).render(problem=problem, messages=[_boxed(a) for a in attempts])
+        prompt = synthesis_prompt(problem, [_boxed(a) for a in attempts], template=self.template)
         return {"prompt": prompt, "completion": f" {_boxed(synthesis)}", "problem": problem}
 
     def _number(self, rng: random.Random) -> str:
@@ -101,8 +99,3 @@ def _boxed(answer: str) -> str:
 def _check_range(name: str, value: tuple[int, int] | list[int]) -> None:
     if len(value) != 2 or not 1 <= value[0] <= value[1]:
         raise ValueError(f"{name} is {value!r}; [lowest, highest] with 1 <= lowest <= highest is allowed")
-
-
-@lru_cache(maxsize=8)
-def _compiled(source: str) -> jinja2.Template:
-    return jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(source)
