@@ -27,8 +27,8 @@ from rollouts.prompts import MixedSource, row_id, to_prompt
 from rollouts.rows import Row
 from rollouts.trajectory import PromptContent, prompt_id_of
 
-if TYPE_CHECKING:  # rl.evaluate imports transformers, which takes seconds
-    from rl.evaluate import Measurement
+if TYPE_CHECKING:  # rl.held_out imports transformers, which takes seconds
+    from rl.held_out import Measurement
 
 Measurements = dict[str, "Measurement"]
 
@@ -195,7 +195,7 @@ class PipelineParts:
         if not path.exists():
             self._publish(version=0)
             self._measure(path, {})
-        from rl.evaluate import Measurement
+        from rl.held_out import Measurement
 
         return {name: Measurement(**stored) for name, stored in json.loads(path.read_text()).items()}
 
@@ -210,7 +210,7 @@ class PipelineParts:
         return self._measure(self.run.measurements(name), before)
 
     def _measure(self, path: Path, before: Measurements) -> Measurements:
-        from rl.evaluate import HeldOutSet
+        from rl.held_out import HeldOutSet
 
         measured: Measurements = {}
         for name, section in self.recipe.evaluations.items():

@@ -1,4 +1,4 @@
-"""Held-out measurements: accuracy, win rate against the start of a stage, and what one PaCoRe round buys."""
+"""Held-out measurements of a run: accuracy, win rate against the start of a stage, and what one PaCoRe round buys."""
 
 from __future__ import annotations
 

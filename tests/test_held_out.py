@@ -1,0 +1,63 @@
+"""Held-out measurements during a run."""
+
+import dataclasses
+
+import pytest
+from fakes import TorchEngine, tiny_model
+from transformers import AutoConfig, AutoTokenizer
+
+from rl.held_out import HeldOutSet, win_rate
+from rl.recipe import EvaluationSection
+from rl.scoring import RewardPools, Scorer
+from rollouts.trajectory import Prompt, prompt_id_of
+
+
+class CountingEngine(TorchEngine):
+    """Remembers how many responses each call asked for."""
+
+    calls: list[int]
+
+    def generate(self, requests, *, seed):
+        self.calls.append(len(requests))
+        return super().generate(requests, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = tiny_model(tmp_path_factory.mktemp("model") / "m")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    section = EvaluationSection.model_validate({
+        "prompts": {"task": "addition"}, "num_prompts": 2, "sampling": {"max_tokens": 6},
+        "rewards": [{"fn": "rewards.text_terms:soft_overlong_reward", "args": {"max_tokens": 5, "buffer_tokens": 4}}],
+        "synthesis": {"width": 3, "max_tokens": 4, "template": "{{ messages | length }}:{{ problem }}"}, "success": -0.5,
+    })  # fmt: skip
+    prompts = [Prompt(prompt_id_of(text), text, {}, "test") for text in ("1+1=?", "2+3=?")]
+    with RewardPools({}) as pools:
+        engine = CountingEngine(AutoConfig.from_pretrained(folder), tokenizer)
+        yield HeldOutSet(section, prompts, Scorer(section.rewards, pools), 64), engine, tokenizer
+
+
+def test_without_an_earlier_measurement_each_synthesis_prompt_is_sampled_once(parts):
+    held_out, engine, tokenizer = parts
+    engine.calls = []
+    first = held_out.measure(engine, tokenizer, seed=0, before=None)
+    assert engine.calls == [6, 2]  # 2 problems x 3 messages, then 2 syntheses
+    assert first.score == first.details["own_synthesis"]
+    assert first.details["single_sample"] == first.details["own_single_sample"]
+
+
+def test_with_one_both_kinds_of_messages_are_synthesized(parts):
+    held_out, engine, tokenizer = parts
+    engine.calls = []
+    first = held_out.measure(engine, tokenizer, seed=0, before=None)
+    wrong = {key: [["no", -1.0]] * 3 for key in first.messages}
+    engine.calls = []
+    second = held_out.measure(engine, tokenizer, seed=0, before=dataclasses.replace(first, messages=wrong))
+    assert engine.calls == [6, 2, 2]
+    assert second.details["single_sample"] == 0.0  # of the earlier messages, all wrong
+    assert second.details["own_single_sample"] == first.details["single_sample"]
+
+
+def test_win_rate_counts_a_tie_as_half():
+    # better, worse, equal on the three shared prompts: (1 + 0 + 0.5) / 3
+    assert win_rate({"a": 2, "b": 0, "c": 1, "d": 9}, {"a": 1, "b": 1, "c": 1}) == 0.5
