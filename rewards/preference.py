@@ -1,75 +1,187 @@
 """A learned preference reward: a sequence classifier with one output scores prompt and completion.
 
-Rows are written as TRL's RewardTrainer writes them for training (text: prompt + completion + end-of-sequence token,
-tokenized together; messages: the chat template), so that a model scores what it was trained on.
+The model may be one or several (an ensemble), in this process or behind vLLM's /classify; its scores are normalised,
+pessimism about what the ensemble disagrees on is subtracted, and the result is clipped:
+
+    z_m    = (score_m - mean_m) / std_m
+    reward = clamp(mean over m of z_m  -  pessimism * std over m of z_m, -clip, clip)
+
+Source of the ensemble: Coste et al. 2023, https://arxiv.org/abs/2310.02743 (uncertainty-weighted optimisation).
 """
 
 from __future__ import annotations
 
+import json
+import math
+import statistics
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rewards.completions import completion_text
+from rewards.classify_server import ServerScorer
+from rewards.sequence_scorer import Scorer, SequenceScorer, row_tokens
+
+# In the folder of a preference model: mean and std of its scores on held-out responses.
+NORMALISATION = "normalisation.json"
+_SMALLEST_STD = 1e-6
 
 
 def preference_reward(
     *,
-    model: str,
-    batch_tokens: int = 16_384,
-    mean: float = 0.0,
-    std: float = 1.0,
+    model: str | Sequence[str],
+    mean: float | None = None,
+    std: float | None = None,
+    reference: str | None = None,
+    running: bool = False,
     clip: float | None = None,
-    device: str | None = None,
+    pessimism: float = 0.0,
+    batch_tokens: int = 16_384,
     max_length: int | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
+    offload: bool = False,
+    url: str | None = None,
+    served_name: str | None = None,
+    timeout_s: float = 60.0,
 ) -> PreferenceReward:
     """A reward function that runs the classifier in the directory `model`; it loads at the first call.
 
-        reward = clamp((score - mean) / std, -clip, clip)
-
     Args:
-        model: directory of an AutoModelForSequenceClassification with num_labels=1 and its tokenizer.
+        model: directory of an AutoModelForSequenceClassification with num_labels=1 and its tokenizer. Several, or a
+            directory of such directories named member_0, member_1, ..., are an ensemble.
+        mean, std: of the scores on some reference data, in the model's units. Not given: those of the file
+            normalisation.json in the directory, or 0 and 1 where there is none.
+        reference: JSONL file of {"prompt", "completion"}; mean and std are those of the model's scores on it.
+        running: mean and std are those of all scores of this process so far. They change while a run goes on and start
+            anew with every process, so equal responses do not get equal rewards.
+        clip: bound of the reward; None for none.
+        pessimism: standard deviations over the ensemble that are subtracted.
         batch_tokens: padded tokens of one forward pass at most; a longer row has one of its own.
-        mean, std: of the scores on some reference data, in the model's units; std above 0.
-        clip: bound of the normalized reward; None for none.
-        device: "cpu", "cuda:0", ...; None for a GPU if there is one.
         max_length: tokens of a row at most, None for what the model can read; a longer row loses its beginning,
             since the score is read at its end, and counts in the metric preference/truncated.
+        device: "cpu", "cuda:0", ...; None for a GPU if there is one.
+        dtype: of weights and compute, such as "bfloat16"; "auto" for that of the file.
+        offload: keep the weights in main memory between calls.
+        url: address of a vLLM server with the model, see rewards.classify_server; `model` then needs only a tokenizer.
+        served_name: the model's name on that server; not given: `model`.
+        timeout_s: of one request to the server.
+
+    Raises:
+        ValueError: an option has no meaning, alone or beside another one.
     """
-    if batch_tokens < 1 or not std > 0 or (clip is not None and not clip > 0):
-        raise ValueError(f"batch_tokens {batch_tokens}, std {std} and clip {clip} must be positive")
-    return PreferenceReward(model, batch_tokens, mean, std, clip, device, max_length)
+    models = [model] if isinstance(model, str) else list(model)
+    if not models or not all(isinstance(path, str) for path in models):
+        raise ValueError(f"model {model!r}: a directory or a list of directories is expected")
+    positive = {"batch_tokens": batch_tokens, "timeout_s": timeout_s, "std": std, "clip": clip}
+    if not all(value is None or value > 0 for value in positive.values()):
+        raise ValueError(f"batch_tokens {batch_tokens}, timeout_s {timeout_s}, std {std}, clip {clip} must be positive")
+    if sum([mean is not None or std is not None, reference is not None, running]) > 1:
+        raise ValueError("mean and std, reference, and running exclude each other")
+    if not (pessimism >= 0 and math.isfinite(pessimism)):
+        raise ValueError(f"pessimism {pessimism} must be at least 0")
+    if url is not None and len(models) > 1:
+        raise ValueError("url: one server serves one model; an ensemble needs the models here")
+
+    def open_scorer(path: str) -> Scorer:
+        if url is None:
+            return SequenceScorer(path, device=device, batch_tokens=batch_tokens, dtype=dtype, offload=offload)
+        name = served_name or path
+        return ServerScorer(url, name=name, tokenizer_path=path, batch_tokens=batch_tokens, timeout_s=timeout_s)
+
+    scale = None if mean is None and std is None else Scale(mean or 0.0, std or 1.0)
+    return PreferenceReward(
+        models,
+        open_scorer,
+        scale=scale,
+        reference=reference,
+        running=running,
+        clip=clip,
+        pessimism=pessimism,
+        max_length=max_length,
+    )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What makes the scores of a model comparable."""
+
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, scores: Sequence[float]) -> Scale:
+        """Of scores on reference data; the standard deviation is that of the scores, not of a larger population."""
+        return cls(statistics.fmean(scores), max(statistics.pstdev(scores), _SMALLEST_STD))
+
+    @classmethod
+    def stored(cls, folder: Path) -> Scale:
+        """Of the file in a model's folder; (0, 1) where there is none."""
+        path = folder / NORMALISATION
+        return cls(**json.loads(path.read_text())) if path.is_file() else cls(0.0, 1.0)
+
+    def __call__(self, score: float) -> float:
+        return (score - self.mean) / self.std
+
+
+class RunningScale:
+    """Mean and standard deviation of everything seen so far (Welford's method)."""
+
+    def __init__(self) -> None:
+        self._count, self._mean, self._sum_of_squares = 0, 0.0, 0.0
+
+    def update(self, scores: Sequence[float]) -> Scale:
+        """The scale after these scores too; (mean, 1) until two different ones were seen."""
+        for score in scores:
+            self._count += 1
+            difference = score - self._mean
+            self._mean += difference / self._count
+            self._sum_of_squares += difference * (score - self._mean)
+        std = math.sqrt(self._sum_of_squares / self._count) if self._count else 0.0
+        return Scale(self._mean, std if std > _SMALLEST_STD else 1.0)
 
 
 class PreferenceReward:
-    """What preference_reward returns: a reward function that holds a model."""
+    """What preference_reward returns: a reward function that holds one or several models."""
 
     __name__ = "preference"  # TRL asks a reward for its name
 
     def __init__(
         self,
-        model: str,
-        batch_tokens: int,
-        mean: float,
-        std: float,
+        models: Sequence[str],
+        open_scorer: Callable[[str], Scorer],
+        *,
+        scale: Scale | None,
+        reference: str | None,
+        running: bool,
         clip: float | None,
-        device: str | None,
+        pessimism: float,
         max_length: int | None,
     ) -> None:
-        self._path = model
-        self._batch_tokens = batch_tokens
-        self._mean, self._std, self._clip = mean, std, clip
-        self._device = device
-        self._max_length = max_length
-        self._scorer: SequenceScorer | None = None
+        self._models, self._open_scorer = models, open_scorer
+        self._scale, self._reference, self._running = scale, reference, running
+        self._clip, self._pessimism, self._max_length = clip, pessimism, max_length
+        self._members: list[_Member] = []
         self._lock = threading.Lock()
 
     def warm_up(self) -> None:
-        """Load the model; the first call does so too."""
+        """Load the models; the first call does so too."""
         with self._lock:
-            if self._scorer is None:
-                self._scorer = SequenceScorer(self._path, self._device, self._batch_tokens, self._max_length)
+            if not self._members:
+                folders = [folder for path in self._models for folder in member_folders(path)]
+                self._members = [self._open(folder) for folder in folders]
+
+    def _open(self, folder: str) -> _Member:
+        scorer = self._open_scorer(folder)
+        if self._running:
+            return _Member(scorer, RunningScale())
+        scale = self._scale or Scale.stored(Path(folder))
+        if self._reference is not None:
+            prompts, completions = read_responses(self._reference)
+            rows, _ = self._truncated(row_tokens(scorer.tokenizer, prompts, completions), scorer)
+            scale = Scale.of(scorer.score(rows))
+        return _Member(scorer, scale)
 
     def __call__(
         self,
@@ -82,101 +194,77 @@ class PreferenceReward:
     ) -> list[float | None]:
         """One reward per completion; a column finish_reason of "length" leaves out the end-of-sequence token."""
         self.warm_up()
-        assert self._scorer is not None
+        if not completions:
+            return []
         reasons = finish_reason if isinstance(finish_reason, (list, tuple)) else [finish_reason] * len(completions)
-        rows = [
-            self._scorer.token_ids(prompt, completion, finished=reason != "length")
-            for prompt, completion, reason in zip(prompts, completions, reasons, strict=True)
+        finished = [reason != "length" for reason in reasons]
+        raw: list[list[float]] = []
+        normalised: list[list[float]] = []
+        num_truncated = 0
+        for member in self._members:
+            rows = row_tokens(member.scorer.tokenizer, prompts, completions, finished)
+            rows, num_truncated = self._truncated(rows, member.scorer)
+            scores = member.scorer.score(rows)
+            raw.append(scores)
+            normalised.append(member.normalise(scores))
+        columns_of_scores = list(zip(*normalised))
+        spreads = [statistics.pstdev(scores) for scores in columns_of_scores]
+        if log_metric is not None:
+            log_metric("preference/truncated", num_truncated / len(completions))
+            log_metric("preference/raw_score", statistics.fmean(map(statistics.fmean, raw)))
+            if len(self._members) > 1:
+                log_metric("preference/ensemble_std", statistics.fmean(spreads))
+        return [
+            self._clipped(statistics.fmean(scores) - self._pessimism * spread)
+            for scores, spread in zip(columns_of_scores, spreads)
         ]
-        rows, num_truncated = self._scorer.truncate(rows)
-        scores = self._scorer.score(rows)
-        if log_metric is not None and rows:
-            log_metric("preference/truncated", num_truncated / len(rows))
-            log_metric("preference/raw_score", sum(scores) / len(scores))
-        return [self._normalize(score) for score in scores]
 
-    def _normalize(self, score: float) -> float:
-        value = (score - self._mean) / self._std
-        return value if self._clip is None else max(-self._clip, min(self._clip, value))
-
-
-class SequenceScorer:
-    """A sequence classifier and its tokenizer."""
-
-    def __init__(self, path: str, device: str | None, batch_tokens: int, max_length: int | None) -> None:
-        import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-        if not (Path(path) / "config.json").is_file():
-            raise FileNotFoundError(f"preference reward: {path!r} is not the directory of a model (no config.json)")
-        self._torch = torch
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        classifier = AutoModelForSequenceClassification.from_pretrained(path, dtype="auto", local_files_only=True)
-        self.model: Any = classifier.to(device).eval()
-        if self.model.config.num_labels != 1:
-            raise ValueError(f"preference reward: {path!r} has num_labels {self.model.config.num_labels}, expected 1")
-        text_config = self.model.config.get_text_config()
-        self._pad_token_id: int | None = text_config.pad_token_id
-        self._batch_tokens = batch_tokens
-        self._max_length = max_length or getattr(text_config, "max_position_embeddings", None)
-
-    def token_ids(self, prompt: Any, completion: Any, *, finished: bool = True) -> list[int]:
-        """Tokens of one row, as RewardTrainer makes them."""
-        if isinstance(prompt, str):
-            text = prompt + completion_text(completion)
-            eos = self.tokenizer.eos_token
-            if finished and eos and not text.endswith(eos):
-                text += eos
-            return list(self.tokenizer(text=text)["input_ids"])
-        answer = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else list(completion)
-        encoded = self.tokenizer.apply_chat_template([*prompt, *answer], tokenize=True, return_dict=True)
-        return list(encoded["input_ids"])
-
-    def truncate(self, rows: list[list[int]]) -> tuple[list[list[int]], int]:
+    def _truncated(self, rows: list[list[int]], scorer: Scorer) -> tuple[list[list[int]], int]:
         """Rows of at most max_length tokens, their ends kept, and how many lost something."""
-        limit = self._max_length
+        limit = self._max_length or scorer.max_length
         if limit is None:
             return rows, 0
         return [row[-limit:] for row in rows], sum(len(row) > limit for row in rows)
 
-    def score(self, rows: Sequence[Sequence[int]]) -> list[float]:
-        """The classifier's output for each row of tokens, in order."""
-        scores = [0.0] * len(rows)
-        with self._torch.inference_mode():
-            for batch in length_buckets([len(row) for row in rows], self._batch_tokens):
-                values = self._forward([rows[i] for i in batch]).float().tolist()
-                for i, value in zip(batch, values):
-                    scores[i] = value
-        return scores
-
-    def _forward(self, rows: Sequence[Sequence[int]]) -> Any:
-        """[B] scores; padded on the right whatever the tokenizer prefers, as in training."""
-        torch = self._torch
-        if any(len(row) == 0 for row in rows):
-            raise ValueError("preference reward: a row has no tokens at all")
-        width = max(len(row) for row in rows)
-        pad = self._pad_token_id if self._pad_token_id is not None else 0
-        device = self.model.device
-        ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device)  # [B, T]
-        lengths = torch.tensor([len(row) for row in rows], device=device)  # [B]
-        mask = (torch.arange(width, device=device) < lengths[:, None]).long()  # [B, T]
-        if self._pad_token_id is not None:
-            return self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 0]
-        # Without a padding token the model refuses batches; read its last real token ourselves.
-        backbone = getattr(self.model, self.model.base_model_prefix)
-        hidden = backbone(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state  # [B, T, D]
-        return self.model.score(hidden[torch.arange(len(rows), device=device), lengths - 1])[:, 0]
+    def _clipped(self, value: float) -> float:
+        return value if self._clip is None else max(-self._clip, min(self._clip, value))
 
 
-def length_buckets(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of similar length, each at most `batch_tokens` tokens when padded, longest first."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+@dataclass(frozen=True)
+class _Member:
+    """A model of the ensemble."""
+
+    scorer: Scorer
+    scale: Scale | RunningScale
+
+    def normalise(self, scores: Sequence[float]) -> list[float]:
+        scale = self.scale.update(scores) if isinstance(self.scale, RunningScale) else self.scale
+        return [scale(score) for score in scores]
+
+
+def member_folders(path: str) -> list[str]:
+    """The models in a directory: itself, or its member_0, member_1, ..."""
+    members = sorted(Path(path).glob("member_*"), key=lambda member: int(member.name.removeprefix("member_")))
+    return [str(member) for member in members] or [path]
+
+
+def read_responses(path: str) -> tuple[list[Any], list[Any]]:
+    """Prompts and completions of a JSONL file of reference responses.
+
+    Raises:
+        ValueError: names the file and the line that is no such response, or says that there are none.
+    """
+    prompts, completions = [], []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            prompts.append(row["prompt"])
+            completions.append(row["completion"])
+        except (ValueError, KeyError, TypeError) as error:
+            told = "a JSON object with prompt and completion is expected"
+            raise ValueError(f"{path}:{number}: {told}: {error}") from None
+    if not prompts:
+        raise ValueError(f"{path}: no reference responses")
+    return prompts, completions

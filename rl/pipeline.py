@@ -10,22 +10,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from rl.checkpoint import StageState, load_checkpoint, save_checkpoint
 from rl.cluster import EnginePool, RayRanks, make_engine, ray_cluster
 from rl.display import Display
-from rl.errors import Interrupted, RunFailed
+from rl.errors import Interrupted, RunFailed, UserError
 from rl.group import InProcessRank, LearnerGroup, Ranks
 from rl.interrupt import InterruptRequest
+from rl.preference_pairs import split_pairs
 from rl.recipe import MessageCacheStage, PreferenceModelStage, Recipe, RlStage, SftStage, Stage
 from rl.report import write_report
 from rl.run_directory import RunDirectory, StageRecord, folder_written_aside, open_run_directory
 from rl.scoring import RewardPools, Scorer
 from rl.sources import SourceOpener, held_out_rows
 from rollouts.prompts import MixedSource, row_id, to_prompt
-from rollouts.rows import Row
-from rollouts.trajectory import PromptContent, prompt_id_of
+from rollouts.rows import DatasetError, Row
 
 if TYPE_CHECKING:  # rl.held_out imports transformers, which takes seconds
     from rl.held_out import Measurement
@@ -343,23 +343,30 @@ class PipelineParts:
         from rl.preference_model import train_preference_model
 
         rows = self.opener.rows(stage.pairs, "preference", seed=_seed(self.recipe, name))
-        held_out, pairs = _split_pairs([rows.row(i) for i in range(_pairs_read(stage))], stage, self.held_out)
-        total = int(stage.epochs * len(pairs) / stage.batch_size)
-        self.display.stage_started(name, stage.kind, total, 0)
+        try:
+            pairs = split_pairs(rows, stage, self.held_out, stage.pairs.label)
+        except DatasetError as error:
+            raise UserError(f"stages.{name}.pairs: {error}") from None
+        steps = max(int(stage.epochs * len(pairs.training) / stage.batch_size), 1)
+        self.display.stage_started(name, stage.kind, steps * stage.members, 0)
+        logged_before = 0
 
         def on_log(step: int, total: int, numbers: Mapping[str, float]) -> None:
-            self.run.append_metrics(name, step, numbers)
-            self.display.iteration(step - 1, numbers)
+            nonlocal logged_before
+            if "train_runtime" in numbers:  # the last line of a member
+                logged_before += step
+                return
+            self.run.append_metrics(name, logged_before + step, numbers)
+            self.display.iteration(logged_before + step - 1, numbers)
 
         done = self.policy_stages()
-        policy = str(self.run.stage_model(done[-1])) if done else self._model_path
+        start = stage.start or (str(self.run.stage_model(done[-1])) if done else self._model_path)
         with folder_written_aside(self.run.stage_model(name)) as aside:
             seed = _seed(self.recipe, name) % 2**31
-            details = train_preference_model(
-                stage, policy=Path(policy), pairs=pairs, held_out=held_out, folder=aside, seed=seed, on_log=on_log
-            )
+            details = train_preference_model(stage, start=start, pairs=pairs, folder=aside, seed=seed, on_log=on_log)
         self.models[name] = str(self.run.stage_model(name))
-        return StageOutcome(total, {**details, "pairs": float(len(pairs)), "held_out_pairs": float(len(held_out))})
+        counts = {"pairs": float(len(pairs.training)), "held_out_pairs": float(len(pairs.held_out))}
+        return StageOutcome(int(details["steps"]) * stage.members, {**details, **counts})
 
     def run_message_cache(self, name: str, stage: MessageCacheStage) -> StageOutcome:
         """Many graded answers per problem."""
@@ -418,32 +425,6 @@ def _ranks(recipe: Recipe, model_path: str) -> Ranks:
 
 def _seed(recipe: Recipe, purpose: str) -> int:
     return random.Random(f"{recipe.seed} {purpose}").getrandbits(31)
-
-
-def _pairs_read(stage: PreferenceModelStage) -> int:
-    """Rows to look at: some are held out by content or repeat a prompt."""
-    return 3 * (stage.num_pairs + stage.num_held_out)
-
-
-def _split_pairs(
-    rows: list[Row], stage: PreferenceModelStage, held_out: frozenset[str]
-) -> tuple[list[Row], list[Row]]:
-    """(held-out pairs, training pairs), which share no prompt with each other; training shares none with `held_out`."""
-    kept = [(_pair_id(row), row) for row in rows]
-    test_ids: list[str] = []
-    for pair_id, _ in kept:
-        if pair_id not in test_ids and len(test_ids) < stage.num_held_out:
-            test_ids.append(pair_id)
-    chosen = set(test_ids)
-    first = {pair_id: row for pair_id, row in reversed(kept) if pair_id in chosen}
-    training = [row for pair_id, row in kept if pair_id not in chosen and pair_id not in held_out]
-    if not training:
-        raise RunFailed("preference_model: the held-out pairs use up every prompt; lower num_held_out")
-    return list(first.values()), training[: stage.num_pairs]
-
-
-def _pair_id(row: Row) -> str:
-    return prompt_id_of(cast(PromptContent, row.get("prompt", row["chosen"])))
 
 
 def _flat_details(measured: Measurements) -> dict[str, float]:

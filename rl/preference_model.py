@@ -1,117 +1,226 @@
-"""A preference reward model: the policy's backbone and a scalar head, trained by TRL on pairs of responses."""
+"""A preference reward model: a backbone and a scalar head, trained by TRL on pairs of responses."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rewards.preference import preference_reward
-from rl.recipe import PreferenceModelStage
-from rl.scoring import NORMALISATION
-from rollouts.rows import Row
+from rewards.preference import NORMALISATION, Scale
+from rewards.sequence_scorer import SequenceScorer, row_tokens
+from rl.errors import RunFailed
+from rl.preference_pairs import Pair, PairSplit
+from rl.preference_quality import PairScores, quality, write_calibration
+from rl.recipe import LoraSection, PreferenceModelStage
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from trl import RewardConfig
+
+OnLog = Callable[[int, int, Mapping[str, float]], None]
+
+_SCORE_BATCH_TOKENS = 16_384
 
 
 def train_preference_model(
-    stage: PreferenceModelStage,
-    *,
-    policy: Path,
-    pairs: Sequence[Row],
-    held_out: Sequence[Row],
-    folder: Path,
-    seed: int,
-    on_log: Callable[[int, int, Mapping[str, float]], None],
+    stage: PreferenceModelStage, *, start: str, pairs: PairSplit, folder: Path, seed: int, on_log: OnLog
 ) -> dict[str, float]:
     """Trains with TRL's RewardTrainer (Bradley-Terry loss) and writes a sequence classifier with one label.
 
+    Of a stage with several members, member m > 0 has the seed `seed + m`, and each goes into a folder member_<m>.
+
     Args:
-        policy: a transformers model; the backbone starts from it.
-        pairs: rows with `chosen`, `rejected` and usually `prompt`.
-        held_out: rows with other prompts, for `accuracy`.
-        folder: where model and tokenizer are written.
-        on_log: called with (step, total steps, numbers) after every logged step.
+        start: folder or hub name of the model that the backbone starts from; a reward model brings its head.
+        folder: where model, tokenizer, score statistics and calibration are written.
+        on_log: called with (step, total steps, numbers) after every logged step of all members in turn.
 
     Returns:
-        `loss` of the last step, `accuracy` on held-out pairs and its standard error.
+        `loss` of training, and what `rl.preference_quality.quality` says of the held-out pairs: means over members.
+
+    Raises:
+        RunFailed: no pair fits into max_length.
     """
-    from datasets import Dataset
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
-    from trl import RewardConfig, RewardTrainer
+    folders = [folder] if stage.members == 1 else [folder / f"member_{m}" for m in range(stage.members)]
+    numbers: list[dict[str, float]] = []
+    scores: list[PairScores] = []
+    for member, own in enumerate(folders):
+        own.mkdir(parents=True, exist_ok=True)
+        loss = _train_member(stage, start, pairs, own, seed + member, on_log)
+        scores.append(_held_out_scores(own, pairs.held_out))
+        numbers.append({**loss, **quality(scores[-1])})
+    write_calibration(folder, PairScores.mean(scores))
+    together = {name: sum(own[name] for own in numbers) / len(numbers) for name in numbers[0]}
+    if stage.members > 1:
+        together["ensemble_accuracy"] = quality(PairScores.mean(scores))["accuracy"]
+    return together
 
-    tokenizer = AutoTokenizer.from_pretrained(policy)
-    model = AutoModelForSequenceClassification.from_pretrained(policy, num_labels=1)
-    model.config.pad_token_id = tokenizer.pad_token_id
 
-    class Report(TrainerCallback):
-        def on_log(self, args, state, control, logs=None, **kwargs):  # type: ignore[no-untyped-def]
-            numbers = {name: float(x) for name, x in (logs or {}).items() if isinstance(x, int | float)}
-            on_log(state.global_step, state.max_steps, numbers)
+def _train_member(
+    stage: PreferenceModelStage, start: str, pairs: PairSplit, folder: Path, seed: int, on_log: OnLog
+) -> dict[str, float]:
+    """One model in its folder; the loss and how many pairs were too long."""
+    from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
+    from trl import RewardTrainer
 
-    config = RewardConfig(
+    set_seed(seed)  # the new head is random
+    model, tokenizer = load_classifier(start)
+    training, num_too_long = _dataset(tokenizer, pairs.training, stage.max_length)
+    callbacks: list[Any] = [_report_to(on_log)]
+    validation = None
+    if stage.early_stop is not None:
+        validation, _ = _dataset(tokenizer, pairs.validation, stage.max_length)
+        callbacks.append(EarlyStoppingCallback(stage.early_stop.patience, stage.early_stop.min_improvement))
+    with _scratch(folder / "trainer") as scratch:
+        trainer = RewardTrainer(
+            model=model,
+            args=training_config(stage, scratch, seed),
+            train_dataset=training,
+            eval_dataset=validation,
+            processing_class=tokenizer,
+            callbacks=callbacks,
+            peft_config=_lora_config(stage.lora) if stage.lora is not None else None,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trained = trainer.train()
+    trained_model: Any = trainer.model
+    merged = trained_model.merge_and_unload() if stage.lora is not None else trained_model
+    merged.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {
+        "loss": float(trained.training_loss),
+        "steps": float(trained.global_step),
+        "pairs_too_long": float(num_too_long),
+    }
+
+
+def load_classifier(start: str) -> tuple[Any, Any]:
+    """(a sequence classifier with one output, its tokenizer); a head of another size is replaced by a new one."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from trl.trainer.reward_trainer import suppress_seqcls_warning
+
+    start = str(Path(start).expanduser()) if start.startswith("~") else start
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    with suppress_seqcls_warning():
+        model = AutoModelForSequenceClassification.from_pretrained(
+            start, num_labels=1, dtype="float32", ignore_mismatched_sizes=True
+        )
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def training_config(stage: PreferenceModelStage, folder: Path, seed: int) -> RewardConfig:
+    """The stage in TRL's words."""
+    from trl import RewardConfig
+
+    stopping: dict[str, Any] = {}
+    if stage.early_stop is not None:
+        every = stage.early_stop.evaluate_every
+        stopping = {
+            "eval_strategy": "steps",
+            "eval_steps": every,
+            "save_steps": every,
+            "save_total_limit": 1,
+            "save_only_model": True,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_loss",
+            "greater_is_better": False,
+            "per_device_eval_batch_size": stage.batch_size,
+        }
+    return RewardConfig(
         output_dir=str(folder),
         num_train_epochs=stage.epochs,
         per_device_train_batch_size=stage.batch_size,
         learning_rate=stage.learning_rate,
         max_length=stage.max_length,
-        lr_scheduler_type="cosine",
-        warmup_steps=0.05,
-        weight_decay=0.0,
+        lr_scheduler_type=stage.schedule if stage.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=stage.warmup_share,  # below 1 it is a share
+        weight_decay=stage.weight_decay,
+        center_rewards_coefficient=stage.center_rewards_coefficient or None,
         seed=seed,
         data_seed=seed,
         bf16=False,
         gradient_checkpointing=False,
         use_cpu=not _cuda_available(),
         logging_steps=10,
-        save_strategy="no",
+        save_strategy="steps" if stopping else "no",
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=False,
+        **stopping,
     )
-    trainer = RewardTrainer(
-        model=model,
-        args=config,
-        train_dataset=Dataset.from_list(_pair_columns(pairs)),
-        eval_dataset=Dataset.from_list(_pair_columns(held_out)),
-        processing_class=tokenizer,
-        callbacks=[Report()],
-    )
-    from transformers import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
-    trained = trainer.train()
-    numbers = trainer.evaluate()
-    trainer.save_model(str(folder))
-    tokenizer.save_pretrained(folder)
-    accuracy = float(numbers["eval_accuracy"])
-    mean, std = _score_statistics(folder, held_out)
-    (folder / NORMALISATION).write_text(json.dumps({"mean": mean, "std": std}))
-    return {
-        "score_mean": mean,
-        "score_std": std,
-        "loss": float(trained.training_loss),
-        "accuracy": accuracy,
-        "accuracy_standard_error": math.sqrt(accuracy * (1 - accuracy) / len(held_out)),
-    }
 
 
-def _score_statistics(folder: Path, rows: Sequence[Row]) -> tuple[float, float]:
-    """Mean and standard deviation of the scores of held-out responses: what makes the reward's scale known."""
-    score = preference_reward(model=str(folder))
-    prompts = [row.get("prompt", "") for row in rows]
-    scores = [
-        float(x)
-        for side in ("chosen", "rejected")
-        for x in score(prompts, [row[side] for row in rows])
-        if x is not None
+def _dataset(tokenizer: Any, pairs: Sequence[Pair], max_length: int) -> tuple[Any, int]:
+    """(pairs as the trainer takes them, tokenized as they will be scored; how many were left out as too long).
+
+    Raises:
+        RunFailed: none is left.
+    """
+    from datasets import Dataset
+
+    prompts = [pair.prompt for pair in pairs]
+    chosen = row_tokens(tokenizer, prompts, [pair.chosen for pair in pairs])
+    rejected = row_tokens(tokenizer, prompts, [pair.rejected for pair in pairs])
+    rows = [
+        {"chosen_ids": better, "rejected_ids": worse, **({} if pair.margin is None else {"margin": pair.margin})}
+        for pair, better, worse in zip(pairs, chosen, rejected)
+        if max(len(better), len(worse)) <= max_length
     ]
-    return statistics.fmean(scores), max(statistics.pstdev(scores), 1e-6)
+    if not rows:
+        raise RunFailed(f"preference_model: all {len(pairs)} pairs are longer than max_length {max_length}")
+    return Dataset.from_list(rows), len(pairs) - len(rows)
 
 
-def _pair_columns(rows: Sequence[Row]) -> list[Mapping[str, object]]:
-    names = ("prompt", "chosen", "rejected")
-    return [{name: row[name] for name in names if name in row} for row in rows]
+def _lora_config(section: LoraSection) -> LoraConfig:
+    from peft import LoraConfig, TaskType
+
+    return LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=section.rank,
+        lora_alpha=section.alpha,
+        lora_dropout=section.dropout,
+        target_modules=section.target_modules or "all-linear",
+        modules_to_save=["score"],
+    )
+
+
+def _report_to(on_log: OnLog) -> Any:
+    from transformers import TrainerCallback
+
+    class Report(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):  # type: ignore[no-untyped-def]
+            numbers = {name: float(x) for name, x in (logs or {}).items() if isinstance(x, int | float)}
+            on_log(state.global_step, state.max_steps, numbers)
+
+    return Report()
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder for the trainer's own checkpoints, gone afterwards."""
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _held_out_scores(folder: Path, pairs: Sequence[Pair]) -> PairScores:
+    """Scores as the reward will give them; also writes the file that makes their scale known."""
+    scorer = SequenceScorer(str(folder), device=None, batch_tokens=_SCORE_BATCH_TOKENS)
+    prompts = [pair.prompt for pair in pairs]
+    sides = [
+        scorer.score(row_tokens(scorer.tokenizer, prompts, responses))
+        for responses in ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
+    ]
+    if not all(math.isfinite(score) for side in sides for score in side):
+        raise RunFailed("preference_model: the model's scores are not finite; lower learning_rate")
+    (folder / NORMALISATION).write_text(json.dumps(asdict(Scale.of([*sides[0], *sides[1]]))))
+    return PairScores(tuple(sides[0]), tuple(sides[1]))
 
 
 def _cuda_available() -> bool:

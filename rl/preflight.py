@@ -12,6 +12,7 @@ from rewards.registry import RewardSpecError
 from rl.cluster import check_engine_installed, model_folder_exists
 from rl.errors import UserError
 from rl.model_hub import hub_problem
+from rl.preference_pairs import read_pair
 from rl.recipe import (
     EvaluationSection,
     MessageCacheStage,
@@ -66,14 +67,19 @@ def check(recipe: Recipe, *, on_this_machine: bool) -> list[str]:
 
 
 def _model_problems(recipe: Recipe, read_hub: bool) -> Iterator[str]:
-    path = recipe.model.path
-    if path is None or model_folder_exists(path):
+    if recipe.model.path is not None:
+        yield from _start_problems(recipe.model.path, "model.path", read_hub)
+
+
+def _start_problems(path: str, key: str, read_hub: bool) -> Iterator[str]:
+    """What is wrong with a model to start from."""
+    if model_folder_exists(path):
         return
     if looks_local(path):
         found = "the folder has no config.json" if Path(path).expanduser().is_dir() else "there is no such folder"
-        yield f"model.path: {path!r}: {found}; a folder with a model or a hub name organisation/name is expected"
+        yield f"{key}: {path!r}: {found}; a folder with a model or a hub name organisation/name is expected"
     elif read_hub and (problem := hub_problem(path)):
-        yield f"model.path: {path!r}: there is no such folder, and {problem}"
+        yield f"{key}: {path!r}: there is no such folder, and {problem}"
 
 
 def _installation_problems(recipe: Recipe) -> Iterator[str]:
@@ -109,6 +115,8 @@ def _stage_problems(stage: Stage, read_hub: bool) -> Iterator[str]:
                 yield from _source_problems(mixed.source, "demonstration", key, read_hub)[1]
     elif isinstance(stage, PreferenceModelStage):
         yield from _source_problems(stage.pairs, "preference", "pairs", read_hub)[1]
+        if stage.start is not None:
+            yield from _start_problems(stage.start, "start", read_hub)
     elif isinstance(stage, MessageCacheStage):
         yield from _pattern_problems(stage.conclusion, "conclusion")
         yield from _scored_problems({"prompts.source": stage.prompts}, stage.rewards, read_hub)
@@ -193,7 +201,9 @@ def _source_problems(source: Source, view: View, key: str, read_hub: bool) -> tu
         return None, []
     try:
         row = _opener().rows(source, view, seed=0).row(0)
-        if view != "preference":
+        if view == "preference":
+            read_pair(row, _name(source))
+        else:
             row_content(row, "prompt", _name(source))
     except (DatasetError, ValueError) as error:
         return None, [f"{key}.{source.kind}: {error}"]

@@ -339,8 +339,34 @@ class RlStage(Section):
         return self
 
 
+class LoraSection(Section):
+    """Low-rank adapters on the backbone, merged into the saved model; the scalar head is trained in full."""
+
+    rank: Positive = 16
+    alpha: Positive = 32
+    """the adapters' output is scaled by alpha / rank"""
+    dropout: Share = 0.0
+    target_modules: list[str] = []
+    """ends of the names of the adapted layers; empty: every linear layer but the head"""
+
+
+class EarlyStopSection(Section):
+    """Keep the weights with the lowest loss on pairs kept aside, and stop when it no longer falls."""
+
+    num_pairs: Positive = 256
+    """taken from the training pairs, on prompts of their own; the accuracy is measured on other pairs"""
+    evaluate_every: Positive
+    """optimizer steps between measurements"""
+    patience: Positive = 3
+    """measurements in a row without improvement before training stops"""
+    min_improvement: NonNegativeFloat = 0.0
+    """of the loss, in nats per pair; less counts as none"""
+
+
 class PreferenceModelStage(Section):
-    """A reward model (backbone of the policy, scalar head) trained by TRL on pairs `chosen`, `rejected`."""
+    """A reward model (a backbone and a scalar head) trained by TRL on pairs `chosen`, `rejected`.
+
+    A column `margin` says by how much `chosen` is better; it is subtracted from the difference of the scores."""
 
     kind: Literal["preference_model"]
     pairs: Source
@@ -348,10 +374,24 @@ class PreferenceModelStage(Section):
     """pairs that are trained on"""
     num_held_out: Positive
     """pairs that measure accuracy, on other prompts than the training pairs"""
+    start: str | None = None
+    """folder or hub name of a language model, a classifier or a reward model to start from; not given: the policy"""
+    members: Positive = 1
+    """models that differ in the seed of head and order; a reward over several is an ensemble"""
     epochs: PositiveFloat = 1.0
     batch_size: Positive
     learning_rate: PositiveFloat
+    warmup_share: Share = 0.05
+    """of all optimizer steps; linear, from 0"""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """down to 0"""
+    weight_decay: NonNegativeFloat = 0.0
     max_length: Positive
+    """tokens of prompt and response; pairs with a longer side are left out and counted"""
+    center_rewards_coefficient: NonNegativeFloat = 0.0
+    """times the mean square of the sum of a pair's scores, added to the loss: keeps scores around 0"""
+    lora: LoraSection | None = None
+    early_stop: EarlyStopSection | None = None
 
 
 class MessageCacheStage(Section):

@@ -16,6 +16,7 @@ import yaml
 
 from rl.errors import UserError
 from rl.report_charts import Chart, Row, charts, is_number
+from rl.report_preference import calibration_charts
 from rl.run_directory import RunDirectory, StageRecord, json_lines, write_text
 
 _TEMPLATE = "report.html.j2"
@@ -161,7 +162,10 @@ def _stage(
         scores=_scores(record) if record else {},
         details=record.details if record else {},
         # the steps of a preference model are counted from 1, iterations and steps of the others from 0
-        charts=charts(rows, salt=name, first=0 if kind == "preference_model" else 1),
+        charts=[
+            *charts(rows, salt=name, first=0 if kind == "preference_model" else 1),
+            *calibration_charts(run_dir / "checkpoints" / name / "final", salt=name),
+        ],
         rewards=_reward_lines(section, rows, folder / "failures.jsonl"),
         early=early,
         late=late,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +115,17 @@ def charts(rows: Sequence[Row], *, salt: str, first: int) -> list[Chart]:
             _draw_shares(figure.add_subplot(), shares)
             drawn.append(Chart("Time", "share of an iteration by phase", _svg(figure)))
     return drawn
+
+
+def drawn(title: str, note: str, draw: Callable[[Figure], None], *, salt: str) -> Chart:
+    """A chart that `draw` puts into an empty figure of the report's size and style."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"{salt} {title}"}):
+        figure = Figure(figsize=(3.9, 2.15), layout="constrained")
+        draw(figure)
+        return Chart(title, note, _svg(figure))
 
 
 def series(rows: Sequence[Row], group: Group, *, first: int) -> list[Series]:

@@ -6,21 +6,16 @@ the trajectory is what the recipe says.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from rewards.result import RewardResult
 from rewards.worker import RewardPool
 from rl.errors import RunFailed
 from rl.recipe import RewardSection
 from rollouts.trajectory import Trajectory
-
-# In the folder of a preference model: mean and std of its scores on held-out responses.
-NORMALISATION = "normalisation.json"
 
 
 @dataclass(frozen=True)
@@ -177,11 +172,9 @@ def as_completion(trajectory: Trajectory) -> object:
 
 
 def reward_arguments(section: RewardSection, models: Mapping[str, str]) -> dict[str, object]:
-    """The arguments of a reward: those of the recipe, and the model and normalisation of the stage it names."""
-    if section.from_stage is None:
-        return dict(section.args)
-    folder = models[section.from_stage]
-    return {**json.loads((Path(folder) / NORMALISATION).read_text()), **section.args, "model": folder}
+    """The arguments of a reward: those of the recipe, and the model of the stage it names."""
+    named = {} if section.from_stage is None else {"model": models[section.from_stage]}
+    return {**section.args, **named}
 
 
 def _columns(rows: Sequence[Trajectory]) -> dict[str, list[object]]:
