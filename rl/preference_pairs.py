@@ -133,7 +133,7 @@ def _side(row: Row, column: str, label: str) -> Side:
 
 
 def _messages(value: object) -> list[Message] | None:
-    """The messages that `value` holds, without keys that no chat template here reads; None where it is something else."""
+    """The messages in `value`, without keys that no chat template here reads; None where it is something else."""
     if not isinstance(value, list) or not value:
         return None
     for turn in value:

@@ -117,7 +117,7 @@ def charts(rows: Sequence[Row], *, salt: str, first: int) -> list[Chart]:
     return drawn
 
 
-def drawn(title: str, note: str, draw: Callable[[Figure], None], *, salt: str) -> Chart:
+def one_chart(title: str, note: str, draw: Callable[[Figure], None], *, salt: str) -> Chart:
     """A chart that `draw` puts into an empty figure of the report's size and style."""
     import matplotlib
     from matplotlib.figure import Figure

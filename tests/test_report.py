@@ -275,3 +275,15 @@ def test_smoothing_keeps_short_curves_lines_and_both_ends():
     line = [float(i) for i in range(100)]
     assert smoothed(line) == pytest.approx(line)
     assert smoothed([9.0] + [0.0] * 99)[0] == 9.0
+
+
+def test_the_calibration_of_a_reward_model_is_drawn(run_dir):
+    from rl.preference_quality import PairScores, write_calibration
+
+    assert "Calibration" not in Page(write_report(run_dir).read_text()).words
+    folder = run_dir / "checkpoints" / "later" / "final"
+    write_calibration(folder, PairScores((1.0, 2.0, 0.5), (0.0, 0.0, 0.7)))
+    page = Page(write_report(run_dir).read_text())
+    assert page.words.count("Calibration") == 1
+    assert "confidence of the model" in page.words
+    assert page.open == []
