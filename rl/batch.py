@@ -50,8 +50,6 @@ class Evaluation:
     """[B, T] of the critic, before token t is emitted; 0 where there is no critic"""
     last_values: Tensor
     """[B] of the critic, after the last token"""
-    entropy: Tensor
-    """[B, T] nats, of the policy's distribution at sampled tokens"""
 
 
 @dataclass(frozen=True)

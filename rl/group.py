@@ -56,7 +56,7 @@ class LearnerGroup:
         self._everywhere("begin_rl", optimizer, critic, algorithm, temperature)
 
     def evaluate(self, batch: TokenBatch) -> Evaluation:
-        """Log-probs, reference log-probs, values and entropies of the whole batch."""
+        """Log-probs, reference log-probs and values of the whole batch."""
         hands = deal_rows(batch.attention_mask, self.ranks.count)
         parts = self.ranks.call("evaluate", [(take_rows(batch, rows),) for rows in hands])
         return _in_order(parts, hands, batch.token_ids.shape)

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rl.batch import Evaluation, Minibatch, PPOBatch, TokenBatch, micro_batches, take_rows
+from rl.fused_layers import fuse_layers, keep_freed_memory
 from rl.losses import importance_weights, kl_estimate, policy_loss, value_loss
 from rl.models import Critic, Policy, critic_like, load_language_model
 from rl.recipe import AlgorithmSection, CriticSection, LearnerSection, OptimizerSection
@@ -42,6 +43,9 @@ class Learner:
         self.device = torch.device(device)
         self.compute_dtype = torch.bfloat16 if section.dtype == "bfloat16" else torch.float32
         language_model = load_language_model(model_path, trust_remote_code=trust_remote_code)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            fuse_layers(language_model)
         if section.activation_checkpointing:
             language_model.gradient_checkpointing_enable({"use_reentrant": False})
         # Kept unsharded and without storage of its own: the pattern from which critic and reference are made.
@@ -115,9 +119,9 @@ class Learner:
 
     @torch.no_grad()
     def evaluate(self, batch: TokenBatch) -> Evaluation:
-        """Log-probs, reference log-probs, values and entropies of this rank's rows, in their order."""
+        """Log-probs, reference log-probs and values of this rank's rows, in their order."""
         shape = batch.token_ids.shape
-        out = {name: torch.zeros(shape) for name in ("logprobs", "ref_logprobs", "values", "entropy")}
+        out = {name: torch.zeros(shape) for name in ("logprobs", "ref_logprobs", "values")}
         last_values = torch.zeros(shape[0])
         rows_of = micro_batches(batch.attention_mask, max_tokens=2 * self.section.micro_batch_tokens)
         missing = same_count_on_every_rank(len(rows_of), self.device) - len(rows_of)
@@ -134,10 +138,9 @@ class Learner:
     def _evaluate_piece(self, piece: TokenBatch) -> tuple[dict[str, Tensor], Tensor]:
         tokens, mask = piece.token_ids.to(self.device), piece.action_mask.to(self.device)
         zeros = torch.zeros(tokens.shape)
-        scores = {"logprobs": piece.rollout_logprobs, "values": zeros, "entropy": zeros}
+        scores = {"logprobs": piece.rollout_logprobs, "values": zeros}
         if self.algorithm.old_logprobs == "trainer":
-            view = self.policy(tokens, mask, self.temperature)
-            scores |= {"logprobs": view.logprobs.cpu(), "entropy": view.entropy.cpu()}
+            scores["logprobs"] = self.policy(tokens, mask, self.temperature).logprobs.cpu()
         scores["ref_logprobs"] = scores["logprobs"]
         if self.reference is not None:
             scores["ref_logprobs"] = self.reference(tokens, mask, self.temperature).logprobs.cpu()
@@ -158,7 +161,9 @@ class Learner:
 
     def _policy_micro_loss(self, micro: PPOBatch, token_count: int) -> MicroLoss:
         settings, mask = self.algorithm, micro.action_mask
-        view = self.policy(micro.token_ids, mask, self.temperature, settings.entropy_coef > 0)
+        view = self.policy(
+            micro.token_ids, mask, self.temperature, "gradient" if settings.entropy_coef > 0 else "value"
+        )
         weights = None
         if settings.importance_cap is not None:
             weights = importance_weights(micro.old_logprobs, micro.rollout_logprobs, cap=settings.importance_cap)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 disable_progress_bar()  # a checkpoint is saved in every other iteration; a bar each would bury what matters
+
+EntropyMode = Literal["none", "value", "gradient"]
 
 # A head that is more than a matrix: these models scale or cap their logits after lm_head.
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -25,7 +28,7 @@ class TokenDistribution:
     logprobs: Tensor
     """[B, T] nats of the token that was sampled; 0 where action_mask is False"""
     entropy: Tensor
-    """[B, T] nats of the whole distribution; 0 where action_mask is False"""
+    """[B, T] nats of the whole distribution; 0 where action_mask is False or none was asked for"""
 
 
 class Policy(nn.Module):
@@ -40,7 +43,7 @@ class Policy(nn.Module):
         self.head_chunk_tokens = head_chunk_tokens
 
     def forward(
-        self, token_ids: Tensor, action_mask: Tensor, temperature: float, entropy_gradient: bool = False
+        self, token_ids: Tensor, action_mask: Tensor, temperature: float, entropy: EntropyMode = "none"
     ) -> TokenDistribution:
         """Log-probs and entropies of the sampled tokens.
 
@@ -48,7 +51,7 @@ class Policy(nn.Module):
             token_ids: [B, T], padded on the right.
             action_mask: [B, T] bool, True where the token was sampled; column 0 is never read.
             temperature: divides the logits, as in sampling.
-            entropy_gradient: keep the graph of the entropies.
+            entropy: compute the entropies, with or without their graph; with "none" they are 0.
         """
         hidden = self.language_model.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
         sampled = action_mask[:, 1:]
@@ -57,24 +60,32 @@ class Policy(nn.Module):
             nothing = hidden.sum() * 0 + self.language_model.get_output_embeddings()(hidden[:, :1]).sum() * 0
             zeros = torch.zeros_like(action_mask, dtype=torch.float32) + nothing
             return TokenDistribution(zeros, zeros)
-        logprobs, entropy = self._score(states, targets, temperature)
-        if not entropy_gradient:
-            entropy = entropy.detach()
-        return TokenDistribution(_place(logprobs, action_mask), _place(entropy, action_mask))
+        logprobs, entropies = self._score(states, targets, temperature, entropy)
+        return TokenDistribution(_place(logprobs, action_mask), _place(entropies, action_mask))
 
-    def _score(self, states: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    def _score(
+        self, states: Tensor, targets: Tensor, temperature: float, entropy: EntropyMode
+    ) -> tuple[Tensor, Tensor]:
         chunks = list(zip(states.split(self.head_chunk_tokens), targets.split(self.head_chunk_tokens)))
         if len(chunks) == 1 or not torch.is_grad_enabled():
-            parts = [self._score_chunk(*chunk, temperature) for chunk in chunks]
+            parts = [self._score_chunk(*chunk, temperature, entropy) for chunk in chunks]
         else:  # logits of a chunk are made again in the backward pass instead of being kept
-            parts = [checkpoint(self._score_chunk, *chunk, temperature, use_reentrant=False) for chunk in chunks]
+            score = functools.partial(checkpoint, self._score_chunk, use_reentrant=False)
+            parts = [score(*chunk, temperature, entropy) for chunk in chunks]
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
-    def _score_chunk(self, states: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        logits = self.language_model.get_output_embeddings()(states).float() / temperature  # [n, V]
+    def _score_chunk(
+        self, states: Tensor, targets: Tensor, temperature: float, entropy: EntropyMode
+    ) -> tuple[Tensor, Tensor]:
+        logits = self.language_model.get_output_embeddings()(states).float()  # [n, V]
+        if temperature != 1:
+            logits = logits / temperature
         logprobs = logits.log_softmax(-1)
-        entropy = -(logprobs.exp() * logprobs).sum(-1)
-        return logprobs.gather(-1, targets[:, None])[:, 0], entropy
+        chosen = logprobs.gather(-1, targets[:, None])[:, 0]
+        if entropy == "none":
+            return chosen, torch.zeros_like(chosen)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and entropy == "gradient"):
+            return chosen, -(logprobs.exp() * logprobs).sum(-1)
 
 
 class Critic(nn.Module):
