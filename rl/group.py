@@ -55,6 +55,10 @@ class LearnerGroup:
         """See `Learner`."""
         self._everywhere("begin_rl", optimizer, critic, algorithm, temperature)
 
+    def reset_reference(self) -> None:
+        """See `Learner`."""
+        self._everywhere("reset_reference")
+
     def evaluate(self, batch: TokenBatch) -> Evaluation:
         """Log-probs, reference log-probs and values of the whole batch."""
         hands = deal_rows(batch.attention_mask, self.ranks.count)

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from rl.intervals import mean_interval, standard_error, wilson
 from rl.loop import as_sampling
 from rl.recipe import EvaluationSection, SynthesisSection
 from rl.scoring import ScoredTrajectory, Scorer
@@ -57,7 +58,9 @@ class HeldOutSet:
         if section.synthesis is not None:
             return self._synthesis(section.synthesis, scored, engine, tokenizer, seed=seed, before=before)
         rewards = mean_reward_by_prompt(scored)
-        return Measurement(self._score(scored, rewards, before), rewards, _details(scored, section.success))
+        score = self._score(scored, rewards, before)
+        details = {**_details(scored, section.success), **self._certainty(scored, rewards, before, score)}
+        return Measurement(score, rewards, details)
 
     def _score(
         self, scored: Sequence[ScoredTrajectory], rewards: Mapping[str, float], before: Measurement | None
@@ -67,6 +70,27 @@ class HeldOutSet:
         if self.section.measure == "mean_reward":
             return sum(rewards.values()) / len(rewards)
         return 0.5 if before is None else win_rate(rewards, before.rewards)
+
+    def _certainty(
+        self,
+        scored: Sequence[ScoredTrajectory],
+        rewards: Mapping[str, float],
+        before: Measurement | None,
+        score: float,
+    ) -> dict[str, float]:
+        """Standard error of the score over prompts (samples of one prompt are not independent), and its 95% interval.
+
+        A tie of a win rate is no more certain than a win, so its interval is that of as many wins, if anything wide.
+        """
+        by_prompt = list(rewards.values())
+        if self.section.measure == "accuracy":
+            by_prompt = list(_success_by_prompt(scored, self.section.success).values())
+        elif self.section.measure == "win_rate":
+            by_prompt = outcomes(rewards, before.rewards) if before else []
+        low, high = (score, score) if not by_prompt else mean_interval(by_prompt)
+        if self.section.measure != "mean_reward" and by_prompt:
+            low, high = wilson(score, len(by_prompt))
+        return {"standard_error": standard_error(by_prompt), "score_low": low, "score_high": high}
 
     def _synthesis(
         self,
@@ -144,8 +168,20 @@ def _majority_right(answers: Sequence[Sequence[Any]], hits: Sequence[bool]) -> b
 
 def win_rate(after: Mapping[str, float], before: Mapping[str, float]) -> float:
     """Share of prompts on which `after` has the higher reward; a tie counts half. 0.5 where none is in both."""
-    both = [(after[key], before[key]) for key in after if key in before]
-    return sum((a > b) + 0.5 * (a == b) for a, b in both) / len(both) if both else 0.5
+    won = outcomes(after, before)
+    return sum(won) / len(won) if won else 0.5
+
+
+def outcomes(after: Mapping[str, float], before: Mapping[str, float]) -> list[float]:
+    """1 for each prompt on which `after` has the higher reward, 0.5 for a tie, 0 for a loss."""
+    return [(after[key] > before[key]) + 0.5 * (after[key] == before[key]) for key in after if key in before]
+
+
+def _success_by_prompt(scored: Sequence[ScoredTrajectory], success: float) -> dict[str, float]:
+    hits: dict[str, list[bool]] = {}
+    for item in scored:
+        hits.setdefault(item.trajectory.prompt.prompt_id, []).append(item.reward >= success)
+    return {key: _share(own) for key, own in hits.items()}
 
 
 def mean_reward_by_prompt(scored: Sequence[ScoredTrajectory]) -> dict[str, float]:

@@ -115,6 +115,11 @@ class Learner:
         load_whole_weights(module, weights)
         return module
 
+    def reset_reference(self) -> None:
+        """The policy as it is becomes the reference."""
+        assert self.reference is not None, "the recipe keeps a reference"
+        load_whole_weights(self.reference, whole_weights(self.policy))
+
     # ------------------------------------------------------------ evaluation
 
     @torch.no_grad()

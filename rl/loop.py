@@ -98,6 +98,9 @@ class RlLoop:
             settings = stage.algorithm
             pieces = minibatches(ppo, count=settings.minibatches, epochs=settings.epochs, seed=seed + 1)
             policy_steps = self.learner.update_policy(pieces, **schedule)
+        reset_every = stage.algorithm.reference_reset_every
+        if reset_every and (index + 1) % reset_every == 0:
+            self.learner.reset_reference()
         return critic_steps, policy_steps
 
     def _prompts(self) -> tuple[list[TokenizedPrompt], int]:

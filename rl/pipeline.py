@@ -18,6 +18,7 @@ from rl.display import Display
 from rl.errors import Interrupted, RunFailed, UserError
 from rl.group import InProcessRank, LearnerGroup, Ranks
 from rl.interrupt import InterruptRequest
+from rl.over_optimisation import first_finding, over_optimised, watch_points
 from rl.preference_pairs import split_pairs
 from rl.recipe import MessageCacheStage, PreferenceModelStage, Recipe, RlStage, SftStage, Stage
 from rl.report import write_report
@@ -210,19 +211,44 @@ class PipelineParts:
         return self._measure(self.run.measurements(name), before)
 
     def _measure(self, path: Path, before: Measurements) -> Measurements:
-        from rl.held_out import HeldOutSet
-
-        measured: Measurements = {}
-        for name, section in self.recipe.evaluations.items():
-            source = MixedSource(self.opener.rows(section.prompts, "problem", seed=0), 1.0, name)
-            prompts = [to_prompt(source, row) for row in self._held_out_rows[name]]
-            scorer = Scorer(section.rewards, self.pools)
-            held_out = HeldOutSet(section, prompts, scorer, self.recipe.engine.max_model_len)
-            seed = _seed(self.recipe, f"measure {name}")
-            engine = self.started_engine()
-            measured[name] = held_out.measure(engine, self.tokenizer, seed=seed, before=before.get(name))
+        measured = {name: self._measure_set(name, before.get(name)) for name in self.recipe.evaluations}
         self.run.write_json(path, {name: asdict(measurement) for name, measurement in measured.items()})
         return measured
+
+    def _measure_set(self, name: str, before: Measurement | None) -> Measurement:
+        from rl.held_out import HeldOutSet
+
+        section = self.recipe.evaluations[name]
+        source = MixedSource(self.opener.rows(section.prompts, "problem", seed=0), 1.0, name)
+        prompts = [to_prompt(source, row) for row in self._held_out_rows[name]]
+        scorer = Scorer(section.rewards, self.pools)
+        held_out = HeldOutSet(section, prompts, scorer, self.recipe.engine.max_model_len)
+        seed = _seed(self.recipe, f"measure {name}")
+        return held_out.measure(self.started_engine(), self.tokenizer, seed=seed, before=before)
+
+    def _measured_during(self, done: int) -> dict[str, float]:
+        """Held-out scores after `done` iterations of an rl stage, of the sets that the recipe wants measured now."""
+        due = [name for name, section in self.recipe.evaluations.items() if section.every and done % section.every == 0]
+        if not due:
+            return {}
+        start, before = time.monotonic(), self._measured_before()
+        numbers: dict[str, float] = {}
+        for name in due:
+            measured = self._measure_set(name, before.get(name))
+            numbers[f"held_out/{name}"] = measured.score
+            numbers[f"held_out_error/{name}"] = measured.details.get("standard_error", 0.0)
+            numbers[f"held_out_reward/{name}"] = measured.details.get("reward_mean", measured.score)
+        return {**numbers, "time/held_out_s": time.monotonic() - start}
+
+    def _watch(self, name: str, stage: RlStage, latest: Mapping[str, float]) -> None:
+        """Warns the first time that a learned reward rises while what it stands for falls."""
+        for reward in stage.rewards:
+            if reward.gold is None or f"held_out/{reward.gold}" not in latest:
+                continue
+            points = watch_points([*self.run.metrics(name), latest], reward.label, reward.gold)
+            finding = over_optimised(points, reward.label, reward.gold)
+            if finding is not None and first_finding(points[:-1], reward.label, reward.gold) is None:
+                self.display.message(f"[{name}] warning: {finding}")
 
     def started_engine(self) -> EnginePool:
         """The engines, once they are ready."""
@@ -320,6 +346,8 @@ class PipelineParts:
             self.run.append_rollouts(name, iteration.index, logged)
             metrics = {**iteration.metrics, "engine_restarts": float(self.started_engine().restarts)}
             last = iteration.state.iteration == stage.iterations
+            metrics |= self._measured_during(iteration.state.iteration)
+            self._watch(name, stage, {**metrics, "iteration": iteration.index})
             self.after(name, iteration.index, metrics, iteration.state, last=last)
 
         loop = RlLoop(

@@ -211,6 +211,9 @@ class RewardSection(Section):
     """values outside are failures"""
     workers: Positive = 1
     """processes that compute this reward"""
+    gold: str | None = None
+    """an evaluation, measured every so many iterations, of what this reward stands for: a warning tells when the
+    reward rises while it falls"""
 
     @property
     def label(self) -> str:
@@ -255,6 +258,10 @@ class AlgorithmSection(Section):
     """times the k1 estimate of KL to the start of the stage, taken from the reward of each token"""
     kl_loss_coef: NonNegativeFloat = 0.0
     """times the k3 estimate of KL to the start of the stage, added to the loss"""
+    measure_kl: bool = False
+    """keep the reference and log KL to it also where no coefficient needs it"""
+    reference_reset_every: NonNegative = 0
+    """iterations after which the policy as it is becomes the reference; 0: the reference stays the stage's start"""
     entropy_coef: NonNegativeFloat = 0.0
     """times the entropy, taken from the loss"""
     importance_cap: PositiveFloat | None = None
@@ -269,7 +276,7 @@ class AlgorithmSection(Section):
     @property
     def needs_reference(self) -> bool:
         """True when the frozen start of the stage is compared with the policy."""
-        return self.kl_reward_coef > 0 or self.kl_loss_coef > 0
+        return self.kl_reward_coef > 0 or self.kl_loss_coef > 0 or self.measure_kl
 
 
 class CriticSection(Section):
@@ -443,6 +450,8 @@ class EvaluationSection(Section):
     """win_rate: share of prompts on which the reward beats that of the stage's start, ties count half"""
     success: float = 1.0
     """accuracy counts rewards of at least this"""
+    every: Positive | None = None
+    """also measured during rl stages, after every so many iterations"""
     synthesis: SynthesisSection | None = None
 
 
@@ -461,7 +470,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
-        problems = [*_reference_problems(self), *_length_problems(self)]
+        problems = [*_reference_problems(self), *_length_problems(self), *_gold_problems(self)]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -490,6 +499,8 @@ def _rl_problems(stage: RlStage) -> Iterator[str]:
         yield "algorithm.truncated: bootstrap asks the critic, which only advantage gae has"
     if algorithm.advantage != "gae" and algorithm.kl_reward_coef > 0:
         yield "algorithm.kl_reward_coef: needs advantage gae; grpo and rloo take kl_loss_coef"
+    if algorithm.reference_reset_every and not algorithm.needs_reference:
+        yield "algorithm.reference_reset_every: there is no reference; set a KL coefficient or measure_kl"
     if stage.sampling.temperature == 0 or stage.sampling.top_p != 1 or stage.sampling.top_k != 0:
         yield (
             "sampling: an rl stage needs temperature > 0, top_p 1 and top_k 0; otherwise the trainer cannot "
@@ -527,6 +538,23 @@ def _references(stage: Stage) -> Iterator[tuple[str, str, str]]:
     for source in sources_of(stage):
         if isinstance(source, MessageCacheSource):
             yield "message_cache", source.message_cache, "message_cache"
+
+
+def _gold_problems(recipe: Recipe) -> Iterator[str]:
+    """Rewards that are watched by an evaluation which is not there or not measured during the stage."""
+    watched = [name for name, evaluation in recipe.evaluations.items() if evaluation.every is not None]
+    for name, stage in recipe.stages.items():
+        for index, reward in enumerate(stage.rewards if isinstance(stage, RlStage) else []):
+            if reward.gold is None:
+                continue
+            if reward.gold not in watched:
+                allowed = ", ".join(watched) or "none"
+                yield (
+                    f"stages.{name}.rewards.{index}.gold: {reward.gold!r} is not an evaluation with the key every; "
+                    f"there are: {allowed}"
+                )
+            if isinstance(stage, RlStage) and not stage.algorithm.needs_reference:
+                yield f"stages.{name}.algorithm.measure_kl: a reward with gold is watched over KL; set it to true"
 
 
 def _length_problems(recipe: Recipe) -> Iterator[str]:

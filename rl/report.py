@@ -16,7 +16,7 @@ import yaml
 
 from rl.errors import UserError
 from rl.report_charts import Chart, Row, charts, is_number
-from rl.report_preference import calibration_charts
+from rl.report_preference import calibration_charts, watch_charts, watch_warnings, watched_rewards
 from rl.run_directory import RunDirectory, StageRecord, json_lines, write_text
 
 _TEMPLATE = "report.html.j2"
@@ -88,6 +88,7 @@ class StageReport:
     scores: Mapping[str, Score]
     details: Mapping[str, float]
     charts: Sequence[Chart]
+    warnings: Sequence[str]
     rewards: Sequence[RewardLine]
     early: Sequence[Sample]
     late: Sequence[Sample]
@@ -165,7 +166,9 @@ def _stage(
         charts=[
             *charts(rows, salt=name, first=0 if kind == "preference_model" else 1),
             *calibration_charts(run_dir / "checkpoints" / name / "final", salt=name),
+            *watch_charts(rows, watched_rewards(section), salt=name),
         ],
+        warnings=watch_warnings(rows, watched_rewards(section)),
         rewards=_reward_lines(section, rows, folder / "failures.jsonl"),
         early=early,
         late=late,

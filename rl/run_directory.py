@@ -79,6 +79,11 @@ class RunDirectory:
         """One line of metrics.jsonl."""
         self._append("metrics.jsonl", [{"stage": stage, "iteration": iteration, "time": time.time(), **metrics}])
 
+    def metrics(self, stage: str) -> list[dict[str, Any]]:
+        """Logged lines of a stage, in order."""
+        path = self.path / "metrics.jsonl"
+        return [row for row in json_lines(path) if row.get("stage") == stage] if path.exists() else []
+
     def forget_after(self, stage: str, iteration: int) -> None:
         """Drops logged lines of iterations that a resumed stage does again."""
         for name in ("metrics.jsonl", f"rollouts/{stage}/iterations.jsonl"):

@@ -149,7 +149,8 @@ class Scorer:
         if not scored:
             raise RunFailed("no trajectory of this iteration has a reward: every reward failed or did not apply")
         dropped = len(trajectories) - len(scored)
-        return Scoring(scored, dropped, failures, _metrics(scored, dropped, results, failures))
+        metrics = {**_metrics(scored, dropped, results, failures), **_term_shares(scored, self._sections)}
+        return Scoring(scored, dropped, failures, metrics)
 
     def _terms(self, own: Mapping[str, RewardResult]) -> dict[str, float] | None:
         """Value by label, or None where the trajectory is dropped: a reward failed, or none applies."""
@@ -178,9 +179,10 @@ def reward_arguments(section: RewardSection, models: Mapping[str, str]) -> dict[
 
 
 def _columns(rows: Sequence[Trajectory]) -> dict[str, list[object]]:
-    """Dataset columns aligned with the rows; None where a row of another source lacks the column."""
+    """Dataset columns aligned with the rows, None where a row of another source lacks the column; and finish_reason."""
     names = {name for row in rows for name in row.prompt.columns}
-    return {name: [row.prompt.columns.get(name) for row in rows] for name in sorted(names)}
+    reasons: list[object] = [str(row.finish_reason) for row in rows]
+    return {"finish_reason": reasons} | {name: [row.prompt.columns.get(name) for row in rows] for name in sorted(names)}
 
 
 def _failures(
@@ -204,6 +206,16 @@ def _enforce(section: RewardSection, results: Mapping[int, RewardResult]) -> Non
         raise RunFailed(f"{summary}. on_error is abort")
     if len(failed) > section.max_failure_rate * len(results):
         raise RunFailed(f"{summary}. max_failure_rate is {section.max_failure_rate:g}")
+
+
+def _term_shares(scored: Sequence[ScoredTrajectory], sections: Mapping[str, RewardSection]) -> dict[str, float]:
+    """How much of what moves the reward comes from each term: its part of the sum of |weight * value|."""
+    sizes = {
+        label: sum(abs(section.weight * item.terms.get(label, 0.0)) for item in scored)
+        for label, section in sections.items()
+    }
+    total = sum(sizes.values())
+    return {f"reward_share/{label}": size / total for label, size in sizes.items()} if total > 0 else {}
 
 
 def _metrics(

@@ -6,7 +6,7 @@ import pytest
 from fakes import TorchEngine, tiny_model
 from transformers import AutoConfig, AutoTokenizer
 
-from rl.held_out import HeldOutSet, win_rate
+from rl.held_out import HeldOutSet, outcomes, win_rate
 from rl.recipe import EvaluationSection
 from rl.scoring import RewardPools, Scorer
 from rollouts.trajectory import Prompt, prompt_id_of
@@ -61,3 +61,35 @@ def test_with_one_both_kinds_of_messages_are_synthesized(parts):
 def test_win_rate_counts_a_tie_as_half():
     # better, worse, equal on the three shared prompts: (1 + 0 + 0.5) / 3
     assert win_rate({"a": 2, "b": 0, "c": 1, "d": 9}, {"a": 1, "b": 1, "c": 1}) == 0.5
+
+
+def measured(held_out, engine, tokenizer, measure, before=None):
+    section = EvaluationSection.model_validate(
+        {**held_out.section.model_dump(), "synthesis": None, "measure": measure, "samples_per_prompt": 4}
+    )
+    set_ = dataclasses.replace(held_out, section=section)
+    return set_.measure(engine, tokenizer, seed=0, before=before)
+
+
+def test_a_win_rate_has_an_interval_around_it(parts):
+    held_out, engine, tokenizer = parts
+    first = measured(held_out, engine, tokenizer, "win_rate")
+    assert (first.score, first.details["standard_error"]) == (0.5, 0.0)
+    worse = dataclasses.replace(first, rewards={key: value - 1 for key, value in first.rewards.items()})
+    second = measured(held_out, engine, tokenizer, "win_rate", worse)
+    assert second.score == 1.0
+    # Wilson at 2 of 2: (1 + z^2/4 +- z * sqrt(z^2/16)) / (1 + z^2/2) = 0.3424 to 1
+    assert second.details["score_low"] == pytest.approx(0.3424, abs=1e-4)
+    assert second.details["score_high"] == pytest.approx(1.0)
+
+
+def test_the_standard_error_is_over_prompts(parts):
+    held_out, engine, tokenizer = parts
+    result = measured(held_out, engine, tokenizer, "mean_reward")
+    first, second = result.rewards.values()
+    # of two values a and b: |a - b| / 2
+    assert result.details["standard_error"] == pytest.approx(abs(first - second) / 2)
+
+
+def test_a_tie_is_half_a_win():
+    assert outcomes({"a": 1.0, "b": 0.0, "c": 2.0, "d": 5.0}, {"a": 1.0, "b": 1.0, "c": 1.0}) == [0.5, 0.0, 1.0]

@@ -204,3 +204,16 @@ def test_learning_rate_warms_up_then_follows_its_schedule(schedule, expected):
 def test_cosine_schedule_is_halfway_down_in_the_middle():
     section = OptimizerSection(learning_rate=1.0, schedule="cosine", final_share=0.2)
     assert learning_rate(section, 5, 10) == pytest.approx(0.6)
+
+
+def test_a_reset_reference_is_the_policy_as_it_is(model_path):
+    algorithm = AlgorithmSection(measure_kl=True)
+    learner = make_learner(model_path, algorithm)
+    batch = random_batch(4, 10, VOCABULARY)
+    one_update(learner, batch, algorithm)
+    moved = learner.evaluate(batch)
+    assert not torch.allclose(moved.logprobs, moved.ref_logprobs, atol=1e-4)
+    learner.reset_reference()
+    reset = learner.evaluate(batch)
+    torch.testing.assert_close(reset.logprobs, reset.ref_logprobs, atol=1e-6, rtol=0)
+    assert torch.equal(reset.logprobs, moved.logprobs)

@@ -124,3 +124,27 @@ def test_prompts_that_never_fit_end_the_run_with_a_message(tmp_path):
     tight = dataclasses.replace(loop, max_model_len=8)
     with pools, pytest.raises(RunFailed, match="longer than the 2 tokens"):
         tight.run(0, lambda _: None)
+
+
+def test_the_reference_is_reset_after_every_so_many_iterations(tmp_path):
+    algorithm = {"minibatches": 2, "measure_kl": True, "reference_reset_every": 3}
+    loop, pools = make_loop(tmp_path, algorithm=algorithm)
+    iterations = []
+    with pools:
+        loop.run(0, iterations.append)
+    kl = [abs(iteration.metrics["kl_ref"]) for iteration in iterations]
+    # measured before the update: 0 at first, and again right after iterations 2 and 5
+    assert [value < 1e-6 for value in kl] == [True, False, False, True, False, False, True, False]
+
+
+def test_the_shares_of_the_terms_say_what_moves_the_reward(tmp_path):
+    loop, pools = make_loop(tmp_path / "two", rewards=[
+        {"fn": f"{tmp_path}/two/reward.py:likes_letters", "weight": 3.0},
+        {"fn": f"{tmp_path}/two/reward.py:likes_letters", "name": "less", "weight": -1.0},
+    ])  # fmt: skip
+    iterations = []
+    with pools:
+        loop.run(7, iterations.append)
+    metrics = iterations[0].metrics
+    assert metrics["reward_share/likes_letters"] == pytest.approx(0.75)
+    assert metrics["reward_share/less"] == pytest.approx(0.25)

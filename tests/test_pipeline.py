@@ -34,6 +34,8 @@ SMALL = [
     "stages.messages.below=2",
     "stages.pacore.iterations=2",
     "stages.pacore.prompts_per_iteration=8",
+    "evaluations.requests.every=1",
+    "stages.rlhf.rewards.0.gold=requests",
     *(f"evaluations.{name}.num_prompts=16" for name in ("addition", "screen", "requests", "synthesis")),
 ]
 ONLY_RLVR = [f"stages.{name}=null" for name in ("preference", "rlhf", "messages", "pacore")]
@@ -69,6 +71,9 @@ def test_all_stages_run_and_leave_what_they_promise(tmp_path):
         assert row["rollout_gap_mean"] < 1e-3
         assert row["first_minibatch_gap"] < 1e-5
     assert metrics(run_dir, "rlhf")[0]["kl_ref"] == pytest.approx(0, abs=1e-6)
+    watched = metrics(run_dir, "rlhf")[1]  # the last iteration: measured with the weights that the stage ends with
+    assert watched["held_out/requests"] == records["rlhf"]["after"]["requests"]
+    assert watched["held_out_error/requests"] == records["rlhf"]["details"]["requests/standard_error"]
     AutoTokenizer.from_pretrained(run_dir / "final")
     final = AutoModelForCausalLM.from_pretrained(run_dir / "final", dtype=torch.float32)
     last = load_file(run_dir / "checkpoints" / "pacore" / "final" / "model.safetensors")

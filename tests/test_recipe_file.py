@@ -368,3 +368,14 @@ def test_where_each_value_came_from_is_kept(base, write):
     assert raw.origin(("engine", "max_model_len")) == str(base)
     assert raw.origin(("seed",)) == "command line"
     assert raw.origin(("nothing",)) == str(child)
+
+
+def test_a_watched_reward_needs_an_evaluation_during_the_stage_and_a_reference(base):
+    told = problems(base, "stages.rlvr.rewards.0.gold=addition")
+    assert any("rewards.0.gold: 'addition' is not an evaluation with the key every; there are: none" in t for t in told)
+    assert any("algorithm.measure_kl: a reward with gold is watched over KL; set it to true" in t for t in told)
+
+
+def test_a_reset_needs_a_reference(base):
+    (told,) = problems(base, "stages.rlvr.algorithm.reference_reset_every=5")
+    assert told.endswith("algorithm.reference_reset_every: there is no reference; set a KL coefficient or measure_kl")

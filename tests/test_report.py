@@ -287,3 +287,20 @@ def test_the_calibration_of_a_reward_model_is_drawn(run_dir):
     assert page.words.count("Calibration") == 1
     assert "confidence of the model" in page.words
     assert page.open == []
+
+
+def test_an_over_optimised_reward_is_plotted_over_kl_and_named(run_dir):
+    recipe = RECIPE.replace('{fn: math}, {fn: "mine', '{fn: preference, gold: requests}, {fn: "mine')
+    (run_dir / "recipe.yaml").write_text(recipe)
+    golds = [0.5, 0.8, 0.6, 0.4]
+    rows = [
+        metrics("rlvr", i, **{"kl_ref_per_response": float(i), "reward/preference": float(i), "held_out/requests": gold,
+                              "held_out_error/requests": 0.02})
+        for i, gold in enumerate(golds)
+    ]  # fmt: skip
+    write_lines(run_dir / "metrics.jsonl", rows)
+    page = Page(write_report(run_dir).read_text())
+    assert page.words.count("Proxy and gold") == 1
+    assert "over-optimisation: the reward 'preference' rose from 1.000 to 3.000" in page.words
+    write_lines(run_dir / "metrics.jsonl", [{**row, "held_out/requests": 0.5} for row in rows])
+    assert "over-optimisation" not in Page(write_report(run_dir).read_text()).words

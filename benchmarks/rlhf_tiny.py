@@ -1,0 +1,92 @@
+"""RLHF against a reward model trained on noisy preferences, with and without KL, over seeds; the gold utility judges.
+
+    python benchmarks/rlhf_tiny.py [--seeds 0 1 2] [--folder runs/rlhf_tiny]
+
+Each seed is a run of recipes/rlhf_tiny.yaml, and a second RLHF stage without KL from the same policy and reward model.
+A run that is there already is continued or read, not repeated.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from rl.over_optimisation import first_finding, watch_points
+
+RECIPE = "recipes/rlhf_tiny.yaml"
+NOISE_CEILING = 0.9  # a tenth of the labels is wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--folder", type=Path, default=Path("runs/rlhf_tiny"))
+    parsed = parser.parse_args()
+    rows = []
+    for seed in parsed.seeds:
+        with_kl, without_kl = parsed.folder / f"seed{seed}", parsed.folder / f"seed{seed}_without_kl"
+        run(with_kl, f"seed={seed}")
+        run(without_kl, f"seed={seed}", *from_rlvr(with_kl))
+        model = records(with_kl)["preference"]["details"]
+        print(
+            f"seed {seed}: reward model {model['accuracy']:.3f} [{model['accuracy_low']:.3f}, "
+            f"{model['accuracy_high']:.3f}] on {model['held_out_pairs']:.0f} held-out pairs, ceiling {NOISE_CEILING}"
+        )
+        rows += [(seed, "0.05", summary(with_kl)), (seed, "0", summary(without_kl))]
+    print("\n| seed | KL coefficient | gold win rate over the stage's start | gold utility | best during the stage |"
+          " learned reward | KL, nats per response | addition | warned at iteration |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for seed, coefficient, text in rows:
+        print(f"| {seed} | {coefficient} | {text} |")
+
+
+def run(folder: Path, *overrides: str) -> None:
+    if not (folder / "final").exists():
+        command = [sys.executable, "-m", "rl.cli", "run", RECIPE, "--run-dir", str(folder), *overrides]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def from_rlvr(folder: Path) -> list[str]:
+    """Only the RLHF stage, from where that of the other run began, and without KL."""
+    models = (folder / "checkpoints").resolve()
+    rewards = f"[{{fn: preference, args: {{model: {models}/preference/final}}, gold: requests}}, {{fn: math}}]"
+    return [
+        "model.create=null", f"model.path={models}/rlvr/final",
+        "stages.sft=null", "stages.rlvr=null", "stages.preference=null",
+        f"stages.rlhf.rewards={rewards}", "stages.rlhf.algorithm.kl_reward_coef=0",
+    ]  # fmt: skip
+
+
+def records(folder: Path) -> dict:
+    return json.loads((folder / "state.json").read_text())["stages"]
+
+
+def metrics(folder: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["stage"] == "rlhf"]
+
+
+def summary(folder: Path) -> str:
+    """The cells of one run's row."""
+    record, rows = records(folder)["rlhf"], metrics(folder)
+    details, before, after = record["details"], record["before"], record["after"]
+    start = json.loads((folder / "evaluations" / ("rlvr.json" if "rlvr" in records(folder) else "start.json")).read_text())
+    best = max(rows, key=lambda row: row.get("held_out/requests", 0.0))
+    points = watch_points(rows, "preference", "requests")
+    finding = first_finding(points, "preference", "requests")
+    return " | ".join(
+        [
+            f"{after['requests']:.3f} [{details['requests/score_low']:.3f}, {details['requests/score_high']:.3f}]",
+            f"{start['requests']['details']['reward_mean']:.2f} -> {details['requests/reward_mean']:.2f}",
+            f"{best['held_out/requests']:.3f} (iteration {best['iteration'] + 1})",
+            f"{points[0].proxy:.2f} -> {points[-1].proxy:.2f}",
+            f"{points[-1].kl:.1f}",
+            f"{before['addition']:.3f} -> {after['addition']:.3f}",
+            "none" if finding is None else str(finding.now.iteration),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
