@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from rewards.result import RewardResult, RewardStatus
-from rewards.worker_handle import Nursery, RewardLoadError, Worker, WorkerDied
+from rewards.worker_handle import Nursery, RewardLoadError, WorkerDied
 
 _CLEAN_CALLS_TO_GROW = 128  # after this many calls without a failure, calls get twice as many rows again
 _HOLDS_A_MODEL = frozenset({"preference"})  # a spare of these would cost a second copy of the model
@@ -77,6 +77,36 @@ class _Job:
         self.done.set()
 
 
+class WorkerLike(Protocol):
+    """What a slot of the pool needs of a worker; see `rewards.worker_handle.Worker`."""
+
+    def wait_ready(self) -> None:
+        """Returns once the reward function is loaded, or raises RewardLoadError."""
+
+    def ask(self, payload: Mapping[str, object], timeout_s: float) -> dict[str, Any]:
+        """The answer; raises TimeoutError or WorkerDied."""
+        ...
+
+    def discard(self) -> None:
+        """Kill it."""
+
+
+class Workers(Protocol):
+    """Where a pool gets its workers from; see `rewards.worker_handle.Nursery`."""
+
+    closed: bool
+
+    def take(self) -> WorkerLike:
+        """A worker, loaded or loading; raises RuntimeError when closed."""
+        ...
+
+    def replenish(self) -> None:
+        """Called after a death."""
+
+    def close(self) -> None:
+        """Kill every worker."""
+
+
 class RewardPool:
     """Scores completions in `num_workers` killable processes. Thread-safe; works off the main thread.
 
@@ -91,6 +121,8 @@ class RewardPool:
             calls fail. A reward must not depend on which rows come together.
         spares: workers kept loaded to step in for a killed one. None: 1, or 0 for rewards that hold a model.
         start_timeout_s: the longest that importing and loading the function may take.
+        workers: where workers come from; None: forked processes. What is said above of spares, start and memory is
+            then not this pool's to decide.
         memory_limit_mb: address space of each worker in MiB. None: 4,000 for "math", no limit for others.
     """
 
@@ -106,6 +138,7 @@ class RewardPool:
         spares: int | None = None,
         start_timeout_s: float = 300.0,
         memory_limit_mb: int | None = None,
+        workers: Workers | None = None,
     ) -> None:
         if timeout_s <= 0 or num_workers < 1 or batch_rows < 1:
             raise ValueError(
@@ -118,7 +151,7 @@ class RewardPool:
         self._calls: queue.Queue[_Call | None] = queue.Queue()
         self._sizes = _CallSizes(batch_rows)
         memory_limit_mb = memory_limit_mb or _MEMORY_LIMITS_MB.get(spec, 0)
-        self._workers = Nursery(
+        self._workers: Workers = workers or Nursery(
             pickle.dumps((self.spec, dict(args), memory_limit_mb << 20)),
             self.spec,
             (0 if spec in _HOLDS_A_MODEL else 1) if spares is None else spares,
@@ -237,7 +270,7 @@ class _Slot:
     def __init__(
         self,
         calls: queue.Queue[_Call | None],
-        workers: Nursery,
+        workers: Workers,
         value_range: tuple[float, float] | None,
         sizes: _CallSizes,
     ) -> None:
@@ -245,7 +278,7 @@ class _Slot:
         self._workers = workers
         self._range = value_range
         self._sizes = sizes
-        self._worker: Worker | None = None
+        self._worker: WorkerLike | None = None
 
     def run(self) -> None:
         if not self._workers.closed:
@@ -370,7 +403,7 @@ def _absolute(spec: str) -> str:
     return f"{Path(location).expanduser().resolve()}:{name}" if location.endswith(".py") else spec
 
 
-def _shut_down(calls: queue.Queue[_Call | None], workers: Nursery, num_workers: int) -> None:
+def _shut_down(calls: queue.Queue[_Call | None], workers: Workers, num_workers: int) -> None:
     """Kill the workers, then let the threads find that there is nothing left to do."""
     workers.close()
     while True:

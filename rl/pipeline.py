@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import random
 import threading
 import time
@@ -20,7 +21,7 @@ from rl.group import InProcessRank, LearnerGroup, Ranks
 from rl.interrupt import InterruptRequest
 from rl.over_optimisation import first_finding, over_optimised, watch_points
 from rl.preference_pairs import split_pairs
-from rl.recipe import MessageCacheStage, PreferenceModelStage, Recipe, RlStage, SftStage, Stage
+from rl.recipe import MessageCacheStage, PreferenceModelStage, Recipe, RlStage, SftStage, Stage, rewards_of
 from rl.report import write_report
 from rl.run_directory import RunDirectory, StageRecord, folder_written_aside, open_run_directory
 from rl.scoring import RewardPools, Scorer
@@ -72,7 +73,8 @@ def _parts(
     threading.Thread(target=_import_torch, daemon=True).start()  # seconds, while Ray starts
     engine_cpus = recipe.engine.replicas * recipe.engine.cpus
     learner_cpus = 0.0 if recipe.learner.in_driver else recipe.learner.ranks * recipe.learner.cpus
-    num_cpus = max(int(-(-(engine_cpus + learner_cpus) // 1)), 1)
+    reward_cpus = sum(reward.workers * reward.actor.cpus for reward in rewards_of(recipe) if reward.actor)
+    num_cpus = max(math.ceil(engine_cpus + learner_cpus + reward_cpus), 1)
     models: dict[str, str] = {}
     with RewardPools(models) as pools, ray_cluster(recipe.ray, num_cpus=num_cpus):
         model_path = _model_path(recipe, run)

@@ -25,6 +25,7 @@ from rl.recipe import (
     Stage,
     WeightedSource,
     looks_local,
+    rewards_of,
 )
 from rl.recipe_file import RecipeError, read_raw, validated
 from rl.recipe_sources import DatasetSource, MessageCacheSource, TaskSource
@@ -232,6 +233,7 @@ def derived_numbers(recipe: Recipe) -> list[tuple[str, str, str]]:
     """(stage, quantity, value) of what the recipe implies; printed by `stepladder validate`, never configured."""
     engine, learner = recipe.engine, recipe.learner
     gpus = engine.replicas * engine.gpus + learner.ranks * learner.gpus
+    gpus += sum(reward.workers * reward.actor.gpus for reward in rewards_of(recipe) if reward.actor)
     rows = [
         ("pipeline", "rollout engines", f"{engine.replicas} x {engine.kind}, {engine.gpus:g} GPU each"),
         ("pipeline", "learner ranks", f"{learner.ranks}, {learner.gpus:g} GPU each"),

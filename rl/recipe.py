@@ -190,6 +190,15 @@ class OptimizerSection(Section):
     max_grad_norm: PositiveFloat = 1.0
 
 
+class RewardActorSection(Section):
+    """Ray actors that compute a reward, in place of processes beside the driver."""
+
+    gpus: NonNegativeFloat = 0
+    """GPUs that Ray reserves for one actor"""
+    cpus: NonNegativeFloat = 1
+    """CPU cores that Ray reserves for one actor"""
+
+
 class RewardSection(Section):
     """One reward function of a stage."""
 
@@ -210,7 +219,9 @@ class RewardSection(Section):
     range: tuple[float, float] | None = None
     """values outside are failures"""
     workers: Positive = 1
-    """processes that compute this reward"""
+    """processes, or actors, that compute this reward"""
+    actor: RewardActorSection | None = None
+    """compute in Ray actors; not given: in processes beside the driver"""
     gold: str | None = None
     """an evaluation, measured every so many iterations, of what this reward stands for: a warning tells when the
     reward rises while it falls"""
@@ -584,6 +595,12 @@ def sources_of(stage: Stage) -> list[Source]:
     if isinstance(stage, PreferenceModelStage):
         return [stage.pairs]
     return [stage.prompts.source]
+
+
+def rewards_of(recipe: Recipe) -> list[RewardSection]:
+    """The rewards of all stages and evaluations."""
+    parts = [*recipe.stages.values(), *recipe.evaluations.values()]
+    return [reward for part in parts for reward in getattr(part, "rewards", [])]
 
 
 def looks_local(path: str) -> bool:

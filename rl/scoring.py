@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from rewards.result import RewardResult
-from rewards.worker import RewardPool
+from rewards.worker import RewardPool, Workers
 from rl.errors import RunFailed
 from rl.recipe import RewardSection
 from rollouts.trajectory import Trajectory
@@ -63,7 +63,8 @@ class RewardPools:
     def get(self, section: RewardSection) -> RewardPool:
         """The pool of a reward, its workers starting in the background."""
         args = reward_arguments(section, self._models)
-        key = repr((section.fn, sorted(args.items()), section.timeout_s, section.workers, section.range))
+        options = (section.timeout_s, section.workers, section.range, section.actor)
+        key = repr((section.fn, sorted(args.items()), options))
         if key not in self._pools:
             self._pools[key] = RewardPool(
                 section.fn,
@@ -72,6 +73,7 @@ class RewardPools:
                 num_workers=section.workers,
                 value_range=section.range,
                 batch_rows=128,
+                workers=_actors(section, args),
             )
             self._pools[key].start()
         return self._pools[key]
@@ -82,6 +84,14 @@ class RewardPools:
     def __exit__(self, *exception: object) -> None:
         for pool in self._pools.values():
             pool.close()
+
+
+def _actors(section: RewardSection, args: Mapping[str, object]) -> Workers | None:
+    if section.actor is None:
+        return None
+    from rl.reward_actor import ActorNursery
+
+    return ActorNursery(section.fn, args, section.actor, start_timeout_s=300.0)
 
 
 class Scorer:
