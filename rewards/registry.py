@@ -29,6 +29,11 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "language": "rewards.text_terms:language_reward",
         "http": "rewards.http:http_reward",
         "judge": "rewards.judge:judge_reward",
+        "pairwise": "rewards.pairwise:pairwise_reward",
+        "same_language": "rewards.same_language:same_language_reward",
+        "citations": "rewards.citations:citations_reward",
+        "length": "rewards.length:length_reward",
+        "overconfidence": "rewards.overconfidence:overconfidence_reward",
     }
 )
 

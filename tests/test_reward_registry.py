@@ -14,6 +14,9 @@ ARGUMENTS = {
     "soft_overlong": {"max_tokens": 100, "buffer_tokens": 20},
     "http": {"url": "http://localhost:1/"},
     "judge": {"url": "http://localhost:1/v1", "model": "judge"},
+    "pairwise": {"url": "http://localhost:1/v1", "model": "judge"},
+    "overconfidence": {"url": "http://localhost:1/v1", "model": "judge"},
+    "length": {"high": 100, "slope": 20},
 }
 
 
