@@ -94,6 +94,7 @@ def test_a_hostile_answer_cannot_run_the_template():
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_a_judge_that_vllm_runs_here_is_read_as_strictly(tmp_path):
     engine = {"dtype": "float32", "max_model_len": 64, "kv_cache_memory_bytes": 2**26, "enforce_eager": True}
