@@ -379,10 +379,13 @@ class PipelineParts:
             raise UserError(f"stages.{name}.pairs: {error}") from None
         steps = max(int(stage.epochs * len(pairs.training) / stage.batch_size), 1)
         self.display.stage_started(name, stage.kind, steps * stage.members, 0)
+        self.run.forget_after(name, 0)  # a stage that was interrupted begins again
         logged_before = 0
 
         def on_log(step: int, total: int, numbers: Mapping[str, float]) -> None:
             nonlocal logged_before
+            if self.interrupt.requested:
+                raise Interrupted(f"stopped in {name}; run the same command to begin this stage again")
             if "train_runtime" in numbers:  # the last line of a member
                 logged_before += step
                 return

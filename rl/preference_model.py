@@ -56,7 +56,8 @@ def train_preference_model(
     write_calibration(folder, PairScores.mean(scores))
     together = {name: sum(own[name] for own in numbers) / len(numbers) for name in numbers[0]}
     if stage.members > 1:
-        together["ensemble_accuracy"] = quality(PairScores.mean(scores))["accuracy"]
+        served = PairScores.mean([own.normalised() for own in scores])  # as the reward over all members sees them
+        together["ensemble_accuracy"] = quality(served)["accuracy"]
     return together
 
 

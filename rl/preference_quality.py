@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rewards.preference import Scale
 from rl.intervals import wilson
 
 # In the folder of a preference model.
@@ -26,6 +27,11 @@ class PairScores:
     def differences(self) -> list[float]:
         """Score of chosen minus score of rejected, by pair."""
         return [a - b for a, b in zip(self.chosen, self.rejected, strict=True)]
+
+    def normalised(self) -> PairScores:
+        """On the scale of all of them: mean 0, standard deviation 1."""
+        scale = Scale.of([*self.chosen, *self.rejected])
+        return PairScores(tuple(map(scale, self.chosen)), tuple(map(scale, self.rejected)))
 
     @classmethod
     def mean(cls, members: Sequence[PairScores]) -> PairScores:

@@ -34,6 +34,9 @@ class Score:
 
     before: float | None
     after: float | None
+    low: float | None
+    """of the 95% interval of `after`; None where it has none"""
+    high: float | None
 
     @property
     def change(self) -> float | None:
@@ -177,7 +180,16 @@ def _stage(
 
 def _scores(record: StageRecord) -> dict[str, Score]:
     names = dict.fromkeys([*record.before, *record.after])
-    return {name: Score(record.before.get(name), record.after.get(name)) for name in names}
+    details = record.details
+    return {
+        name: Score(
+            record.before.get(name),
+            record.after.get(name),
+            details.get(f"{name}/score_low"),
+            details.get(f"{name}/score_high"),
+        )
+        for name in names
+    }
 
 
 # ---------------------------------------------------------------- rewards

@@ -304,3 +304,10 @@ def test_an_over_optimised_reward_is_plotted_over_kl_and_named(run_dir):
     assert "over-optimisation: the reward 'preference' rose from 1.000 to 3.000" in page.words
     write_lines(run_dir / "metrics.jsonl", [{**row, "held_out/requests": 0.5} for row in rows])
     assert "over-optimisation" not in Page(write_report(run_dir).read_text()).words
+
+
+def test_a_score_with_an_interval_is_shown_with_it(run_dir):
+    state = json.loads((run_dir / "state.json").read_text())
+    state["stages"]["sft"]["details"] |= {"addition/score_low": 0.437, "addition/score_high": 0.563}
+    (run_dir / "state.json").write_text(json.dumps(state))
+    assert "0.437 to 0.563" in Page(write_report(run_dir).read_text()).words
