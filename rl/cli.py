@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rl.errors import Interrupted, RunFailed, UserError
+from rl.inference_cli import add_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _recipe_arguments(validate)
     validate.set_defaults(command=_validate)
     _score_parser(commands.add_parser("score", help="score a JSONL file of completions with a reward"))
+    add_commands(commands)
     report = commands.add_parser("report", help="write report.html of a run directory")
     report.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     report.set_defaults(command=_report)

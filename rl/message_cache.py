@@ -12,7 +12,8 @@ from rl.recipe import MessageCacheStage
 from rl.scoring import ScoredTrajectory, Scorer
 from rollouts.collect import collect, tokenized
 from rollouts.engine import Engine
-from rollouts.pacore import CachedMessage, CachedProblem, compact
+from rollouts.message_cache import CachedMessage, CachedProblem
+from rollouts.pacore import compact
 from rollouts.prompts import RowStream, to_prompt
 from rollouts.trajectory import Prompt
 

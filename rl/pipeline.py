@@ -404,7 +404,7 @@ class PipelineParts:
     def run_message_cache(self, name: str, stage: MessageCacheStage) -> StageOutcome:
         """Many graded answers per problem."""
         from rl.message_cache import fill_message_cache
-        from rollouts.pacore import write_cache
+        from rollouts.message_cache import write_cache
 
         seed = _seed(self.recipe, name)
         self.display.stage_started(name, stage.kind, stage.num_problems, 0)

@@ -607,7 +607,7 @@ def looks_local(path: str) -> bool:
     """True for what can only be on disk: a data file, not of the form organisation/name, or there already."""
     return (
         path.startswith((".", "/", "~"))
-        or path.endswith((".jsonl", ".parquet"))
+        or path.endswith((".jsonl", ".json", ".parquet"))
         or path.count("/") != 1
         or Path(path).exists()
     )

@@ -10,7 +10,8 @@ from typing import Literal
 
 from rl.recipe import Source, WeightedSource
 from rl.recipe_sources import DatasetSource, TaskSource
-from rollouts.pacore import PacorePrompts, read_cache
+from rollouts.message_cache import read_cache
+from rollouts.pacore import PacorePrompts
 from rollouts.prompts import MixedSource, RowSource, RowStream, ShuffledRows, as_chat, row_id, task_rows
 from rollouts.rows import DatasetError, Row, read_rows
 from rollouts.tasks import load_task

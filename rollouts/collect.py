@@ -11,15 +11,20 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from rollouts.engine import Engine, Generation, Request, Sampling
-from rollouts.trajectory import Prompt, Trajectory
+from rollouts.trajectory import Prompt, PromptContent, Trajectory
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> NDArray[np.int64]:
+    """Token ids [T_prompt] of a prompt."""
+    return encode_content(tokenizer, prompt.content)
+
+
+def encode_content(tokenizer: PreTrainedTokenizerBase, content: PromptContent) -> NDArray[np.int64]:
     """Token ids [T_prompt]: plain text as it is, a conversation through the model's chat template."""
-    if isinstance(prompt.content, str):
-        ids = tokenizer(prompt.content)["input_ids"]
+    if isinstance(content, str):
+        ids = tokenizer(content)["input_ids"]
     else:
-        turns: Any = prompt.content
+        turns: Any = content
         encoded: Any = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
         ids = encoded["input_ids"]
     return np.asarray(ids, dtype=np.int64)

@@ -8,19 +8,20 @@ Source: PaCoRe, arXiv 2601.05593, sec. 2.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from rollouts.rows import DatasetError, Row
+from rollouts.message_cache import CachedProblem
+from rollouts.rows import Row
 from rollouts.trajectory import Message, PromptContent
 
 SYNTHESIS_TEMPLATE = """\
@@ -36,6 +37,14 @@ Below are a problem and several independent attempts at it. The attempts may be 
 {% endfor -%}
 Weigh the attempts against each other, check their steps, and write your own complete solution to the problem.
 """
+
+# Widths of the rounds before the last, which has one trajectory. low, medium and high are the paper's.
+PRESETS: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {"light-2": (2,), "light-3": (3,), "light-4": (4,), "low": (4,), "medium": (16,), "high": (32, 4)}
+)
+
+Shuffle = Literal["round", "trajectory"]
+Overflow = Literal["drop", "shorten"]
 
 
 class TemplateError(ValueError):
@@ -91,7 +100,7 @@ class Round:
     """One round of one problem."""
 
     prompts: tuple[PromptContent, ...]
-    """what each trajectory saw; all equal in round 1"""
+    """what each trajectory saw; all equal unless every trajectory has an order of its own"""
     responses: tuple[str, ...]
     messages: tuple[str, ...]
     """their conclusions"""
@@ -104,99 +113,109 @@ def coordinate(
     *,
     template: str = SYNTHESIS_TEMPLATE,
     conclusion: str | None = None,
+    shuffle: Shuffle = "round",
     seed: int = 0,
 ) -> list[Round]:
     """PaCoRe inference on one problem: a round per width, then the implied last round of one.
+
+    rollouts/rounds.py does the same for many problems that share an engine.
 
     Args:
         problem: x.
         generate: prompts to responses, one each, in order.
         widths: K_r of the rounds before the last, for example [16] or [32, 4]; [] is one plain response.
-        seed: fixes the shuffles: every trajectory sees the messages in an order of its own.
+        shuffle: see `round_prompts`.
+        seed: fixes the shuffles.
 
     Returns:
         The rounds; the answer is `rounds[-1].messages[0]`.
     """
-    rng = random.Random(seed)
     rounds: list[Round] = []
-    for width in (*widths, 1):
-        prompts = [_round_prompt(problem, rounds, rng, template) for _ in range(width)]
+    for index, width in enumerate((*widths, 1)):
+        messages = rounds[-1].messages if rounds else ()
+        rng = round_rng(seed, index)
+        prompts = round_prompts(problem, messages, width, rng, template=template, shuffle=shuffle)
         responses = tuple(generate(prompts))
         rounds.append(Round(tuple(prompts), responses, tuple(compact(r, conclusion=conclusion) for r in responses)))
     return rounds
 
 
-def _round_prompt(
-    problem: PromptContent, rounds: Sequence[Round], rng: random.Random, template: str
-) -> PromptContent:
-    if not rounds:
-        return problem
-    messages = list(rounds[-1].messages)
-    rng.shuffle(messages)
-    return synthesis_prompt(problem, messages, template=template)
+def round_rng(seed: int, index: int) -> random.Random:
+    """What shuffles the messages before the index-th round."""
+    return random.Random(f"{seed}:round:{index}")
+
+
+def round_prompts(
+    problem: PromptContent,
+    messages: Sequence[str],
+    width: int,
+    rng: random.Random,
+    *,
+    template: str,
+    shuffle: Shuffle = "round",
+    fit: Callable[[list[str]], list[str]] = list,
+) -> list[PromptContent]:
+    """What the `width` trajectories of a round see: x in the first round, else P(x, M) with M shuffled.
+
+    An empty message says nothing and is left out; where all are empty, the round sees x.
+
+    Args:
+        messages: conclusions of the round before; none in the first round.
+        shuffle: one order for all trajectories of the round, as published, so that an engine computes the shared
+            prompt once; or an order of its own for each.
+        fit: what is left of the shuffled messages where the prompt would be too long; see `fitting_messages`.
+    """
+
+    def prompt() -> PromptContent:
+        told = fit(rng.sample(nonempty, len(nonempty)))
+        return synthesis_prompt(problem, told, template=template) if told else problem
+
+    nonempty = [message for message in messages if message]
+    if not nonempty:
+        return [problem] * width
+    return [prompt()] * width if shuffle == "round" else [prompt() for _ in range(width)]
+
+
+def fitting_messages(messages: Sequence[str], fits: Callable[[list[str]], bool], *, overflow: Overflow) -> list[str]:
+    """As much of the messages as fits.
+
+    Args:
+        messages: in the order in which they would be shown.
+        fits: whether the prompt made from these messages is short enough; true for fewer or shorter ones where it
+            is true for more or longer ones.
+        overflow: drop leaves out whole messages, the last ones first. shorten keeps every message but only its last
+            characters, as many of each as fit, behind "..."; a conclusion stands at the end.
+
+    Returns:
+        All messages where they fit; none where not even one, or one character of each, does.
+    """
+    everything = list(messages)
+    if fits(everything):
+        return everything
+    if overflow == "drop":
+        num_kept = _largest(len(everything), lambda count: fits(everything[:count]))
+        return everything[:num_kept]
+    longest = max(map(len, everything))
+    num_chars = _largest(longest, lambda count: fits([_ending(message, count) for message in everything]))
+    return [_ending(message, num_chars) for message in everything] if num_chars else []
+
+
+def _ending(message: str, num_chars: int) -> str:
+    return message if len(message) <= num_chars else f"...{message[len(message) - num_chars :]}"
+
+
+def _largest(limit: int, holds: Callable[[int], bool]) -> int:
+    """The largest count from 1 to `limit` for which `holds`, which holds for all smaller ones; 0 where for none."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low
 
 
 def majority(messages: Sequence[str]) -> str:
     """The most frequent message; of several, the one that came first."""
     return Counter(messages).most_common(1)[0][0]
-
-
-# ---------------------------------------------------------------- message cache
-
-
-@dataclass(frozen=True)
-class CachedMessage:
-    """One graded answer."""
-
-    conclusion: str
-    reward: float
-    correct: bool
-    num_tokens: int
-    """sampled for the whole response, not only the conclusion"""
-
-
-@dataclass(frozen=True)
-class CachedProblem:
-    """A problem with its graded answers."""
-
-    prompt_id: str
-    content: PromptContent
-    columns: Row
-    messages: tuple[CachedMessage, ...]
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right messages."""
-        return sum(message.correct for message in self.messages) / len(self.messages)
-
-
-def write_cache(path: Path, problems: Sequence[CachedProblem]) -> None:
-    """One JSON object per line."""
-    lines = [json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems]
-    path.write_text("".join(lines), encoding="utf-8")
-
-
-def read_cache(path: Path) -> list[CachedProblem]:
-    """What `write_cache` wrote.
-
-    Raises:
-        DatasetError: missing or malformed, with file and line.
-    """
-    return list(_cached_problems(path))
-
-
-def _cached_problems(path: Path) -> Iterator[CachedProblem]:
-    try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except OSError as error:
-        raise DatasetError(f"{path}: the message cache cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            messages = tuple(CachedMessage(**message) for message in row["messages"])
-            yield CachedProblem(row["prompt_id"], row["content"], row["columns"], messages)
-        except (ValueError, TypeError, KeyError) as error:
-            raise DatasetError(f"{path}:{number}: not a cached problem: {error}") from None
 
 
 @dataclass(frozen=True)

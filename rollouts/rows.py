@@ -14,7 +14,7 @@ class DatasetError(ValueError):
 
 
 def read_rows(name: str, *, split: str = "train", columns: Mapping[str, str] | None = None) -> Sequence[Row]:
-    """All rows of a .jsonl or .parquet file, a folder that `datasets` reads, or a hub dataset.
+    """All rows of a .jsonl, .json (one list) or .parquet file, a folder that `datasets` reads, or a hub dataset.
 
     Args:
         name: path, or organisation/name on the hub.
@@ -25,10 +25,9 @@ def read_rows(name: str, *, split: str = "train", columns: Mapping[str, str] | N
         DatasetError: missing, empty or malformed; or a column that does not exist.
     """
     path = Path(name).expanduser()
-    if path.suffix in (".jsonl", ".parquet"):
-        rows: Sequence[Row] = _read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path)
-    else:
-        rows = _read_with_datasets(name, split)
+    readers = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
+    reader = readers.get(path.suffix)
+    rows: Sequence[Row] = reader(path) if reader else _read_with_datasets(name, split)
     if not len(rows):
         raise DatasetError(f"{name}: has no rows")
     return [_renamed(row, columns or {}, name) for row in rows]
@@ -47,6 +46,16 @@ def _read_jsonl(path: Path) -> list[Row]:
         if not isinstance(row, dict):
             raise DatasetError(f"{path}:{number}: a row is a JSON object, this is {type(row).__name__}")
         rows.append(row)
+    return rows
+
+
+def _read_json(path: Path) -> list[Row]:
+    try:
+        rows = json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: not JSON: {error}") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DatasetError(f"{path}: a .json file holds one list of objects; for one object a line name it .jsonl")
     return rows
 
 

@@ -50,7 +50,7 @@ class VllmEngine:
         from vllm import LLM
 
         self._version = -1
-        self._llm = LLM(**_arguments(settings))
+        self._llm = LLM(**engine_arguments(settings))
         self._config = self._llm.llm_engine.vllm_config
 
     def ready(self) -> bool:
@@ -96,7 +96,8 @@ class VllmEngine:
             self._llm.wake_up()
 
 
-def _arguments(settings: VllmSettings) -> dict[str, Any]:
+def engine_arguments(settings: VllmSettings) -> dict[str, Any]:
+    """Keyword arguments of vLLM's LLM and EngineArgs."""
     arguments: dict[str, Any] = {
         "model": settings.model,
         "dtype": settings.dtype,

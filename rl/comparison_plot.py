@@ -1,0 +1,84 @@
+"""The figure of a comparison: accuracy against tokens per answer, by way of answering and by model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rl.comparison import Kind, Measure, Summary, label_of
+
+_COLORS = ("#2563a8", "#d9772b", "#2e8b63", "#a8447c", "#6b6fb5", "#8a6d3b")
+_MARKERS: dict[Kind, str] = {"one chain": "o", "majority vote": "s", "PaCoRe": "D"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The measures of one way of answering of one model, by growing number of tokens."""
+
+    model: str
+    kind: Kind
+    measures: Sequence[Measure]
+    labels: Sequence[str]
+
+
+def curves(summaries: Sequence[Summary]) -> list[Curve]:
+    """One chain and majority vote from the file of a model that has the most chains, PaCoRe from each of its files."""
+    found: list[Curve] = []
+    for model in dict.fromkeys(summary.results.settings.model for summary in summaries):
+        own = [summary for summary in summaries if summary.results.settings.model == model]
+        widest = max(own, key=lambda summary: summary.num_chains)
+        for kind in ("one chain", "majority vote"):
+            measures = [measure for measure in widest.measures if measure.kind == kind]
+            measures += [m for s in own if s is not widest for m in s.measures[:1] if m.kind == kind == "majority vote"]
+            found += _curve(model, kind, [(m, m.name.partition(",")[0]) for m in measures])
+        pacore = [(summary.measures[0], label_of(summary.results.settings)) for summary in own]
+        found += _curve(model, "PaCoRe", [pair for pair in pacore if pair[0].kind == "PaCoRe"])
+    return found
+
+
+def _curve(model: str, kind: Kind, pairs: Sequence[tuple[Measure, str]]) -> list[Curve]:
+    pairs = sorted(pairs, key=lambda pair: pair[0].tokens_per_answer or 0.0)
+    return [Curve(model, kind, [m for m, _ in pairs], [label for _, label in pairs])] if pairs else []
+
+
+def plot(summaries: Sequence[Summary], path: Path) -> None:
+    """Writes the figure; the suffix of the path says in which format."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    drawn = curves(summaries)
+    models = list(dict.fromkeys(curve.model for curve in drawn))
+    with matplotlib.rc_context({"text.parse_math": False, "font.size": 9}):
+        figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
+        axes = figure.subplots()
+        for curve in drawn:
+            index = models.index(curve.model) if len(models) > 1 else list(_MARKERS).index(curve.kind)
+            _draw(axes, curve, _COLORS[index % len(_COLORS)], many_models=len(models) > 1)
+        axes.set_xscale("log")
+        axes.set_xlabel("sampled tokens per answer, over every trajectory")
+        axes.set_ylabel("accuracy, with 95% bootstrap intervals over problems")
+        axes.grid(color="#eceff3")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="best")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+
+
+def _draw(axes, curve: Curve, color: str, *, many_models: bool) -> None:  # type: ignore[no-untyped-def]
+    x = [measure.tokens_per_answer for measure in curve.measures]
+    y = [measure.estimate.value for measure in curve.measures]
+    below = [measure.estimate.value - measure.estimate.low for measure in curve.measures]
+    above = [measure.estimate.high - measure.estimate.value for measure in curve.measures]
+    name = f"{curve.kind}, {Path(curve.model).name}" if many_models else curve.kind
+    solid = curve.kind == "PaCoRe"
+    axes.errorbar(
+        x, y, yerr=[below, above], label=name, color=color, marker=_MARKERS[curve.kind], capsize=2, linewidth=1.2,
+        linestyle="-" if solid else "--", markerfacecolor=color if solid else "white", elinewidth=0.7,
+    )  # fmt: skip
+    for measure, label in zip(curve.measures, curve.labels):
+        axes.annotate(
+            label, (measure.tokens_per_answer, measure.estimate.value), textcoords="offset points", xytext=(5, 5),
+            fontsize=7, color="#66707c",
+        )  # fmt: skip

@@ -1,0 +1,82 @@
+"""The problems of an evaluation: a data file of any known layout as prompts that the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rl.errors import UserError
+from rl.open_sampler import OpenModel, as_conversation, digest_of
+from rollouts.layouts import converted
+from rollouts.prompts import row_content
+from rollouts.rows import DatasetError, Row, read_rows
+from rollouts.trajectory import Prompt, PromptContent, prompt_id_of
+
+
+def read_problems(
+    name: str,
+    model: OpenModel,
+    *,
+    split: str,
+    columns: Mapping[str, str],
+    layout: str,
+    limit: int | None,
+    append: str,
+    chat: bool,
+) -> list[Prompt]:
+    """The problems in the order of the file.
+
+    Args:
+        name: see `read_rows`.
+        columns: wanted name -> name in the data.
+        layout: see `layouts.converted`.
+        limit: the first so many; None: all.
+        append: put behind the last user turn, for example how the final answer is to be written.
+        chat: make a plain-text problem the user turn of a conversation.
+
+    Raises:
+        UserError: the data cannot be read, has another layout, or a problem that the model cannot take.
+    """
+    try:
+        rows = converted(read_rows(name, split=split, columns=columns), name, layout)[:limit]
+        return [_prompt(row, f"{name}: row {number}", model, append, chat) for number, row in enumerate(rows, start=1)]
+    except DatasetError as error:
+        raise UserError(str(error)) from None
+
+
+def _prompt(row: Row, label: str, model: OpenModel, append: str, chat: bool) -> Prompt:
+    content = with_appended(row_content(row, "prompt", label), append)
+    try:
+        content = model.prompt(as_conversation(content) if chat else content)
+    except ValueError as error:
+        raise DatasetError(f"{label}: {error}") from None
+    columns = {key: value for key, value in row.items() if key not in ("prompt", "completion", "completions")}
+    return Prompt(prompt_id_of(content), content, columns, label)
+
+
+def with_appended(content: PromptContent, text: str) -> PromptContent:
+    """The content with text behind its last user turn."""
+    if not text:
+        return content
+    if isinstance(content, str):
+        return content + text
+    last = max((index for index, turn in enumerate(content) if turn["role"] == "user"), default=len(content) - 1)
+    return [{**turn, "content": turn["content"] + text} if i == last else turn for i, turn in enumerate(content)]
+
+
+def check_columns(prompts: Sequence[Prompt], needed: frozenset[str], reward: str) -> None:
+    """
+    Raises:
+        UserError: a row lacks a column that the reward needs.
+    """
+    for prompt in prompts:
+        for name in sorted(needed - set(prompt.columns)):
+            has = ", ".join(sorted(prompt.columns)) or "none"
+            raise UserError(
+                f"{prompt.origin} has no column {name!r}, which reward {reward!r} needs; it has: {has}. "
+                f"Map one with --column {name}=NAME"
+            )
+
+
+def fingerprint_of(prompts: Sequence[Prompt]) -> str:
+    """Changes with any problem or reference."""
+    return digest_of([[prompt.content, dict(prompt.columns)] for prompt in prompts])
