@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import sys
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -110,7 +109,6 @@ def _solve(parsed: argparse.Namespace) -> None:
         finally:
             await model.sampler.close()
 
-    start = time.monotonic()
     try:
         rounds = _run(parsed, answer)
     except SamplingError as error:
@@ -118,11 +116,11 @@ def _solve(parsed: argparse.Namespace) -> None:
     if parsed.json:
         print(json.dumps([asdict(one) for one in rounds], ensure_ascii=False, indent=1))  # noqa: T201
         return
-    _print_trace(rounds, time.monotonic() - start)
+    _print_trace(rounds)
     print(rounds[-1].messages[0])  # noqa: T201
 
 
-def _print_trace(rounds: Sequence[FinishedRound], seconds: float) -> None:
+def _print_trace(rounds: Sequence[FinishedRound]) -> None:
     console = Console(stderr=True, soft_wrap=True)
     for number, one in enumerate(rounds, start=1):
         tokens = sum(reply.completion_tokens for reply in one.replies)
@@ -132,6 +130,7 @@ def _print_trace(rounds: Sequence[FinishedRound], seconds: float) -> None:
             last_line = message.strip().rpartition("\n")[2]
             console.print(f"  {last_line[:160]}", style="dim", markup=False, highlight=False)
     total = sum(reply.completion_tokens for one in rounds for reply in one.replies)
+    seconds = sum(one.seconds for one in rounds)
     console.print(f"{total} sampled tokens in all, {seconds:.1f} s", style="dim", highlight=False)
 
 

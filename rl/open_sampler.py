@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,7 +91,8 @@ def open_local(model: LocalModel) -> OpenModel:
         UserError: there is no such folder, vLLM is not installed, or the context is longer than the model's.
     """
     _check(model)
-    os.environ.update(ENVIRONMENT)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # torch's and vLLM's, about each other
+    os.environ.update(ENVIRONMENT | {"VLLM_LOGGING_LEVEL": "CRITICAL"})  # what fails is raised
     if not _has_gpu():
         os.environ.update(CPU_ENVIRONMENT)
     from transformers import AutoConfig, AutoTokenizer

@@ -123,8 +123,12 @@ class VllmSampler:
             from vllm import EngineArgs
             from vllm.v1.engine.llm_engine import LLMEngine
 
-            arguments = EngineArgs(**engine_arguments(settings), disable_log_stats=True)
-            self._engine = LLMEngine.from_engine_args(arguments)
+            arguments = engine_arguments(settings) | {"disable_log_stats": True, "use_tqdm_on_load": False}
+            if not settings.on_gpu:
+                # A prompt computed in parts makes vLLM rewind the request's generator, which a CPU's cannot.
+                tokens_at_once = max(settings.max_model_len, 8192)
+                arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": tokens_at_once}
+            self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         except BaseException as error:  # whatever it is, the constructor raises it
             self._started.put(error)
             return

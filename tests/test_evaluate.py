@@ -1,0 +1,230 @@
+"""`stepladder evaluate` and `compare` from end to end against a real HTTP server."""
+
+import json
+import re
+
+import pytest
+from scripted_endpoint import ScriptedEndpoint, completion
+
+from rl.cli import main
+from rl.comparison import difference, summarize
+from rl.result_file import read_results
+
+TEMPLATE = "{% for m in messages %}|{{ m }}{% endfor %} {{ problem }}"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"problem": f"What is {a} + 1?", "answer": str(a + 1)} for a in range(6)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "t.jinja").write_text(TEMPLATE)
+    return tmp_path
+
+
+def number_in(body):
+    return int(re.search(r"What is (\d+)", body["messages"][-1]["content"]).group(1))
+
+
+def answers(body, n):
+    """Right for even numbers at temperature 0; a synthesis is always right."""
+    number = number_in(body)
+    right = number % 2 == 0 or "|" in body["messages"][-1]["content"]
+    return 200, completion(rf"<think>...</think>\boxed{{{number + (1 if right else 5)}}}", completion_tokens=7)
+
+
+def evaluate(endpoint, *options, data="sums.jsonl", out="out.jsonl"):
+    return main(
+        ["evaluate", data, "--model", "m", "--endpoint", endpoint.url, "--template", "t.jinja", "--retries", "0",
+         "--out", out, "--reward", "rewards.math_answer:math_reward", *options]  # math, without its slow start
+    )  # fmt: skip
+
+
+def test_pacore_answers_are_graded_and_every_round_is_in_the_file(folder, capsys):
+    with ScriptedEndpoint(answers) as endpoint:
+        assert evaluate(endpoint, "--widths", "3,2") == 0
+        assert len(endpoint.requests) == 6 * (3 + 2 + 1)
+    results = read_results(folder / "out.jsonl")
+    assert len(results.answers) == 6
+    for answer in results.answers:
+        assert [len(one.responses) for one in answer.rounds] == [3, 2, 1]
+        assert answer.completion_tokens == 6 * 7
+        assert answer.reward == 1.0
+        assert answer.rounds[0].rewards == [float(answer.row % 2 == 0)] * 3
+        assert answer.rounds[0].prompts == []
+        assert answer.rounds[1].prompts[0][-1]["content"].count("|") == 3
+        assert answer.seconds >= max(one.seconds for one in answer.rounds) > 0
+    shown = capsys.readouterr().out
+    assert "PaCoRe [3, 2], avg@1" in shown
+    assert "1.000" in shown
+
+
+def test_a_vote_elects_the_answer(folder):
+    def split(body, n):  # by the request's seed: sometimes 3 = 2 + 1, sometimes another number every time
+        return 200, completion(rf"\boxed{{{number_in(body) + 1 if body['seed'] % 2 else body['seed']}}}")
+
+    with ScriptedEndpoint(split) as endpoint:
+        assert evaluate(endpoint, "--mode", "majority", "--widths", "9") == 0
+    results = read_results(folder / "out.jsonl")
+    for answer in results.answers:
+        assert len(answer.rounds[0].responses) == 9
+        # Wrong numbers are all different, so two right ones win the vote.
+        assert (answer.reward == 1.0) == (sum(answer.rounds[0].rewards) >= 2 or answer.rounds[0].rewards[0] == 1.0)
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_was(folder, capsys):
+    def broken(body, n):
+        return (500, {}) if number_in(body) >= 4 else answers(body, n)
+
+    with ScriptedEndpoint(broken) as endpoint:
+        assert evaluate(endpoint, "--samples", "2") == 1
+    assert "4 of 12 answers failed" in capsys.readouterr().err
+    assert len(read_results(folder / "out.jsonl").failures) == 4
+    file = folder / "out.jsonl"
+    file.write_bytes(file.read_bytes() + b'{"record": "answer", "row": 3')  # half a line, as a kill leaves it
+    with ScriptedEndpoint(answers) as endpoint:
+        assert evaluate(endpoint, "--samples", "2") == 0
+        assert sorted(number_in(request) for request in endpoint.requests) == [4, 4, 5, 5]
+        assert evaluate(endpoint, "--samples", "3") == 0  # more samples of the same
+        assert len(endpoint.requests) == 4 + 6
+        assert evaluate(endpoint, "--samples", "3") == 0  # nothing left to do
+        assert len(endpoint.requests) == 4 + 6
+    results = read_results(file)
+    assert len(results.answers) == 18
+    assert not results.failures
+
+
+def test_answers_do_not_depend_on_what_was_interrupted(folder):
+    def by_seed(body, n):
+        return 200, completion(rf"\boxed{{{body['seed']}}}")
+
+    with ScriptedEndpoint(by_seed) as endpoint:
+        assert evaluate(endpoint, "--samples", "2", out="a.jsonl") == 0
+        assert evaluate(endpoint, "--samples", "1", out="b.jsonl") == 0
+        assert evaluate(endpoint, "--samples", "2", out="b.jsonl") == 0
+    a, b = (read_results(folder / name).answers for name in ("a.jsonl", "b.jsonl"))
+    assert {(x.row, x.sample, x.answer) for x in a} == {(x.row, x.sample, x.answer) for x in b}
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [(["--temperature", "0.5"], "temperature: 1.0 in the file, 0.5 now"), (["--widths", "2"], "mode: 'sere' in the file, 'pacore' now"),
+     (["--limit", "2"], "data_fingerprint")],
+)  # fmt: skip
+def test_a_file_of_another_configuration_is_refused(folder, capsys, options, difference):
+    with ScriptedEndpoint(answers) as endpoint:
+        assert evaluate(endpoint) == 0
+        before = (folder / "out.jsonl").read_bytes()
+        capsys.readouterr()
+        assert evaluate(endpoint, *options) == 2
+    assert difference in capsys.readouterr().err
+    assert (folder / "out.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--mode", "sere", "--widths", "3"], "--widths: one chain has none"),
+        (["--mode", "majority"], "--mode majority needs --widths"),
+        (["--mode", "pacore"], "--mode pacore needs --widths"),
+        (["--widths", "3,0"], "positive numbers such as 32,4, or one of light-2"),
+        (["--reward", "maths"], "did you mean 'math'"),
+        (["--reward", "gui_click"], "no column 'image_size'"),
+        (["--conclusion", "("], "not a regular expression"),
+        (["--column", "solution"], "expected NAME=VALUE"),
+        (["--column", "solution=reference"], "no column 'reference'"),
+        (["--layout", "aime"], "no layout 'aime'"),
+        (["--api-key-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE is not set"),
+        (["--temperature", "-1"], "a number from 0 on"),
+    ],
+)
+def test_mistakes_are_told_and_leave_no_file(folder, capsys, options, message):
+    with ScriptedEndpoint(answers) as endpoint:
+        assert evaluate(endpoint, *options) == 2
+        assert not endpoint.requests
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (folder / "out.jsonl").exists()
+
+
+def test_a_file_that_holds_something_else_is_not_overwritten(folder, capsys):
+    (folder / "out.jsonl").write_text('{"a": 1}\n')
+    with ScriptedEndpoint(answers) as endpoint:
+        assert evaluate(endpoint) == 2
+    assert "not a line of a result file" in capsys.readouterr().err
+    assert (folder / "out.jsonl").read_text() == '{"a": 1}\n'
+
+
+def test_measures_of_chains_and_of_syntheses_by_hand(folder):
+    # One chain is right on the even numbers, 3 of 6; a synthesis on all: 3 of them from messages that are all wrong.
+    with ScriptedEndpoint(answers) as endpoint:
+        evaluate(endpoint, "--widths", "2", out="pacore.jsonl")
+        evaluate(endpoint, "--samples", "4", out="sere.jsonl")
+    pacore, sere = (summarize(read_results(folder / name)) for name in ("pacore.jsonl", "sere.jsonl"))
+    values = {measure.name: measure.estimate.value for measure in pacore.measures}
+    assert values["PaCoRe [2], avg@1"] == 1.0
+    assert values["messages read, mean"] == values["messages read, majority"] == 0.5
+    assert values["gain over the messages' mean"] == values["gain over their majority"] == 0.5
+    assert values["no message right"] == 0.5
+    assert values["right where no message is"] == 1.0
+    assert values["repeats a message"] == 0.5
+    assert {m.name: m.tokens_per_answer for m in pacore.measures}["PaCoRe [2], avg@1"] == 21  # 3 x 7
+    values = {measure.name: (measure.estimate.value, measure.tokens_per_answer) for measure in sere.measures}
+    assert values["one chain, avg@4"] == (0.5, 7)
+    assert values["maj@4"] == (0.5, 28)
+    assert values["pass@4"] == (0.5, None)
+    gain, count = difference(pacore, sere)
+    assert (gain.value, count) == (0.5, 6)
+
+
+def test_compare_draws_accuracy_against_tokens(folder, capsys):
+    with ScriptedEndpoint(answers) as endpoint:
+        evaluate(endpoint, "--widths", "light-2", out="pacore.jsonl")
+        evaluate(endpoint, "--samples", "4", out="sere.jsonl")
+    assert main(["compare", "sere.jsonl", "pacore.jsonl", "--plot", "p/out.png", "--json", "out.json"]) == 0
+    assert (folder / "p/out.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert "pacore.jsonl minus sere.jsonl: 0.500" in " ".join(capsys.readouterr().out.split())
+    (sere, pacore) = json.loads((folder / "out.json").read_text())
+    assert sere["measures"][0]["estimate"]["value"] == 0.5
+    assert pacore["completion_tokens"]["value"] == 21
+
+
+def test_the_curves_are_the_three_ways_of_answering(folder):
+    from rl.comparison_plot import curves
+
+    with ScriptedEndpoint(answers) as endpoint:
+        for widths in ("2", "4"):
+            evaluate(endpoint, "--widths", widths, out=f"{widths}.jsonl")
+        evaluate(endpoint, "--samples", "8", out="sere.jsonl")
+    found = curves([summarize(read_results(folder / name)) for name in ("4.jsonl", "2.jsonl", "sere.jsonl")])
+    points = {curve.kind: [(label, m.tokens_per_answer) for label, m in zip(curve.labels, curve.measures)] for curve in found}
+    assert points["one chain"] == [("one chain", 7)]
+    assert points["majority vote"] == [("maj@2", 14), ("maj@4", 28), ("maj@8", 56)]
+    assert points["PaCoRe"] == [("PaCoRe [2]", 21), ("PaCoRe [4]", 35)]
+
+
+def test_solve_prints_the_conclusion_and_traces_the_rounds(folder, capsys):
+    with ScriptedEndpoint(answers) as endpoint:
+        code = main(["solve", "--model", "m", "--endpoint", endpoint.url, "--widths", "3", "--template", "t.jinja", "What is 3 + 1?"])
+        assert code == 0
+        assert len(endpoint.requests) == 4
+    captured = capsys.readouterr()
+    assert captured.out == "\\boxed{4}\n"
+    assert "round 1: 3 responses, 21 tokens" in captured.err
+    assert "\\boxed{8}" in captured.err
+
+
+def test_solve_reads_standard_input_and_prints_json(folder, capsys, monkeypatch):
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is 2 + 1?"))
+    with ScriptedEndpoint(answers) as endpoint:
+        assert main(["solve", "--model", "m", "--endpoint", endpoint.url, "--json"]) == 0
+        assert endpoint.requests[0]["messages"] == [{"role": "user", "content": "What is 2 + 1?"}]
+    (only,) = json.loads(capsys.readouterr().out)
+    assert only["messages"] == ["\\boxed{3}"]
+
+
+def test_solve_says_why_there_is_no_answer(folder, capsys):
+    with ScriptedEndpoint(lambda body, n: (500, {"error": "boom"})) as endpoint:
+        assert main(["solve", "--model", "m", "--endpoint", endpoint.url, "--retries", "0", "x"]) == 1
+    assert "boom" in capsys.readouterr().err

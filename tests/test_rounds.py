@@ -1,0 +1,254 @@
+"""PaCoRe's rounds: published semantics against a real HTTP server, failures, budgets, sharing of the engine."""
+
+import asyncio
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted_endpoint import ScriptedEndpoint, completion
+
+from rollouts.endpoint import EndpointSampler, EndpointSettings
+from rollouts.engine import Sampling
+from rollouts.pacore import PRESETS, compact, coordinate, fitting_messages
+from rollouts.rounds import RoundSettings, solve
+from rollouts.sampler import Reply, SamplerUnusable, SamplingError
+from rollouts.trajectory import FinishReason
+
+SAMPLING = Sampling(1.0, 1.0, 0, 64)
+CONVERSATION = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Hi"},
+    {"role": "user", "content": "What is 6 * 7?"},
+]
+TEMPLATE = "P={{ problem }}{% for m in messages %}|{{ m }}{% endfor %}"
+
+
+def run(endpoint, problem, settings, **kwargs):
+    async def go():
+        sampler = EndpointSampler(EndpointSettings(endpoint.url, "m", first_pause_s=0.01, **kwargs))
+        try:
+            return await solve(problem, sampler, settings, SAMPLING, seed=0)
+        finally:
+            await sampler.close()
+
+    return asyncio.run(go())
+
+
+def test_the_published_rounds_send_the_published_requests():
+    # widths [32, 4]: 32 requests with x, 4 with P(x, 32 messages), 1 with P(x, 4 messages).
+    # A message is what follows the last </think>; only the last user turn changes; one shuffle for a whole round.
+    with ScriptedEndpoint(lambda body, n: (200, completion(f"<think>{n}</think>t</think> answer {n}"))) as endpoint:
+        rounds = run(endpoint, CONVERSATION, RoundSettings(PRESETS["high"], TEMPLATE), concurrency=64)
+        requests = [request["messages"] for request in endpoint.requests]
+    assert len(requests) == 32 + 4 + 1
+    assert all(messages == CONVERSATION for messages in requests[:32])
+    assert all(messages[:3] == CONVERSATION[:3] and messages[3]["role"] == "user" for messages in requests)
+    (second,) = {messages[3]["content"] for messages in requests[32:36]}
+    problem, *shown = second.split("|")
+    assert problem == "P=What is 6 * 7?"
+    assert sorted(shown) == sorted(f"answer {n}" for n in range(32))
+    assert shown != [f"answer {n}" for n in range(32)]  # shuffled
+    problem, *shown = requests[36][3]["content"].split("|")
+    assert sorted(shown) == sorted(f"answer {n}" for n in range(32, 36))
+    assert rounds[-1].messages == ("answer 36",)
+    assert [len(one.replies) for one in rounds] == [32, 4, 1]
+
+
+def test_one_chain_sends_the_problem_once_and_unchanged():
+    with ScriptedEndpoint(lambda body, n: (200, completion("42"))) as endpoint:
+        rounds = run(endpoint, CONVERSATION, RoundSettings(()))
+        assert [request["messages"] for request in endpoint.requests] == [CONVERSATION]
+    assert rounds[0].messages == ("42",)
+
+
+def test_plain_text_goes_to_the_completions_route():
+    def answer(body, n):
+        return 200, {"choices": [{"text": "42", "finish_reason": "length"}], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
+
+    with ScriptedEndpoint(answer) as endpoint:
+        rounds = run(endpoint, "6*7=", RoundSettings(()))
+        assert endpoint.requests[0]["path"] == "/v1/completions"
+        assert endpoint.requests[0]["prompt"] == "6*7="
+    assert rounds[0].replies[0].finish_reason is FinishReason.LENGTH
+
+
+@pytest.mark.parametrize(
+    "bad", [(500, {}), (429, {}), (0, None), (200, b"not json"), (200, {"choices": []}), (200, completion(None)),
+            (200, completion("cut off", finish_reason="abort"))]
+)  # fmt: skip
+def test_a_failed_request_is_tried_again_and_never_becomes_empty_text(bad):
+    # Requests 0 and 3 of the first round fail once: 4 + 2 + 1 requests, and 4 messages in the synthesis.
+    def answer(body, n):
+        return bad if n in (0, 3) else (200, completion(f"answer {n}"))
+
+    with ScriptedEndpoint(answer) as endpoint:
+        rounds = run(endpoint, CONVERSATION, RoundSettings((4,), TEMPLATE))
+        assert len(endpoint.requests) == 7
+        assert len(endpoint.requests[-1]["messages"][3]["content"].split("|")) == 5
+    assert sum(reply.attempts for reply in rounds[0].replies) == 6
+
+
+def test_a_request_that_fails_for_good_fails_its_problem_with_the_reason():
+    def answer(body, n):
+        return (503, {"error": "full"}) if n >= 3 else (200, completion("x"))
+
+    with ScriptedEndpoint(answer) as endpoint, pytest.raises(SamplingError, match=r"503.*tried 3 times"):
+        run(endpoint, CONVERSATION, RoundSettings((4,)), retries=2, concurrency=1)
+
+
+def test_a_refused_key_is_not_tried_again():
+    with ScriptedEndpoint(lambda body, n: (401, {"error": "no"})) as endpoint:
+        with pytest.raises(SamplerUnusable, match="401"):
+            run(endpoint, CONVERSATION, RoundSettings((2,)), api_key="k", concurrency=1)
+        assert len(endpoint.requests) == 1
+        assert endpoint.headers[0]["authorization"] == "Bearer k"
+
+
+def test_a_prompt_that_the_server_refuses_is_not_tried_again():
+    with ScriptedEndpoint(lambda body, n: (400, {"error": "too long"})) as endpoint:
+        with pytest.raises(SamplingError, match="too long"):
+            run(endpoint, CONVERSATION, RoundSettings(()))
+        assert len(endpoint.requests) == 1
+
+
+def test_thoughts_that_the_server_splits_off_are_kept_apart_from_the_message():
+    with ScriptedEndpoint(lambda body, n: (200, completion("42", reasoning_content="6*7"))) as endpoint:
+        rounds = run(endpoint, CONVERSATION, RoundSettings(()))
+    assert rounds[0].replies[0].text == "<think>6*7</think>42"
+    assert rounds[0].messages == ("42",)
+
+
+def test_no_more_requests_at_once_than_allowed():
+    def answer(body, n):
+        time.sleep(0.02)
+        return 200, completion("x")
+
+    with ScriptedEndpoint(answer) as endpoint:
+        run(endpoint, CONVERSATION, RoundSettings((20,)), concurrency=3)
+        assert endpoint.most_at_once == 3
+
+
+class ClockSampler:
+    """Answers after as many seconds as the problem says, on the loop's clock."""
+
+    def __init__(self, room=None):
+        self.log = []
+        self.seeds = []
+        self._room = room
+
+    async def sample(self, content, sampling, *, seed):
+        self.seeds.append(seed)
+        self.log.append(content)
+        text = f"said {len(self.log)}"
+        await asyncio.sleep(float(re.search(r"[\d.]+", content).group()))
+        return Reply(text, len(content), 1, FinishReason.STOP, 0.0)
+
+    def room(self, content):
+        return None if self._room is None else self._room - len(content)
+
+
+def test_a_problem_goes_on_while_another_is_in_its_first_round():
+    async def go():
+        sampler = ClockSampler()
+        settings = RoundSettings((2,), TEMPLATE)
+        slow = asyncio.create_task(solve("0.3 slow", sampler, settings, SAMPLING, seed=0))
+        fast = asyncio.create_task(solve("0.01 fast", sampler, settings, SAMPLING, seed=0))
+        await fast
+        assert not slow.done()
+        await slow
+        return sampler.log
+
+    log = asyncio.run(go())
+    assert [entry.startswith("P=") for entry in log] == [False] * 4 + [True, True]
+    assert "fast" in log[4]
+
+
+def test_equal_seeds_give_equal_requests_and_all_requests_differ_in_seed():
+    async def seeds(seed):
+        sampler = ClockSampler()
+        await solve("0 p", sampler, RoundSettings((3, 2), TEMPLATE), SAMPLING, seed=seed)
+        return sampler.seeds
+
+    first, again, other = (asyncio.run(seeds(seed)) for seed in (1, 1, 2))
+    assert first == again != other
+    assert len(set(first)) == 6
+
+
+def test_messages_that_leave_no_room_for_the_response_are_dropped():
+    # "P=0 p" has 5 characters and each message 7 ("|said 1"); 5 + 2 * 7 + 64 = 83 is the room for two of four.
+    async def prompt(overflow):
+        sampler = ClockSampler(room=83)
+        await solve("0 p", sampler, RoundSettings((4,), TEMPLATE, overflow=overflow), SAMPLING, seed=0)
+        return sampler.log[-1]
+
+    assert len(asyncio.run(prompt("drop")).split("|")) == 1 + 2
+    # shorten: four messages of "|" and n characters behind "...": 5 + 4 * (1 + 3 + n) <= 19 has no n from 1 on.
+    assert asyncio.run(prompt("shorten")) == "0 p"
+
+
+@given(st.lists(st.text(max_size=12), min_size=1, max_size=6), st.integers(0, 80), st.sampled_from(["drop", "shorten"]))
+def test_what_is_left_of_messages_fits_and_is_as_much_as_fits(messages, limit, overflow):
+    def fits(told):
+        return sum(map(len, told)) <= limit
+
+    left = fitting_messages(messages, fits, overflow=overflow)
+    assert fits(left)
+    if fits(messages):
+        assert left == messages
+    elif overflow == "drop":
+        assert left == messages[: len(left)]
+        assert not fits(messages[: len(left) + 1])
+    elif left:
+        assert len(left) == len(messages)
+        assert all(m == a or (a.startswith("...") and m.endswith(a[3:])) for m, a in zip(messages, left))
+
+
+def test_an_empty_conclusion_is_not_shown():
+    seen = []
+
+    def generate(prompts):
+        seen.extend(prompts)
+        return ["a</think>", "b</think>B"] if len(prompts) == 2 else ["c"]
+
+    coordinate("x", generate, [2], template=TEMPLATE)
+    assert seen == ["x", "x", "P=x|B"]
+
+
+def test_each_trajectory_may_have_an_order_of_its_own():
+    seen = []
+
+    def generate(prompts):
+        seen.append(list(prompts))
+        return [f"m{i}" for i in range(len(prompts))]
+
+    coordinate("x", generate, [8, 6], template=TEMPLATE, shuffle="trajectory")
+    assert len(set(seen[1])) > 1
+    assert {tuple(sorted(prompt.split("|")[1:])) for prompt in seen[1]} == {tuple(f"m{i}" for i in range(8))}
+    seen.clear()
+    coordinate("x", generate, [8, 6], template=TEMPLATE)
+    assert len(set(seen[1])) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "conclusion", "expected"),
+    [("a</think>b</think> c ", None, "c"), (" no thought ", None, "no thought"), (r"\boxed{1} \boxed{2} x", r"\\boxed\{\d\}", r"\boxed{2}"),
+     ("a</think>b", r"\\boxed\{\d\}", "b")],
+)  # fmt: skip
+def test_compaction_keeps_the_conclusion(text, conclusion, expected):
+    assert compact(text, conclusion=conclusion) == expected
+
+
+def test_the_async_rounds_ask_what_the_plain_ones_ask():
+    asked = []
+
+    def generate(prompts):
+        asked.extend(prompts)
+        return [f"said {i}" for i in range(len(asked) - len(prompts) + 1, len(asked) + 1)]
+
+    coordinate("0 p", generate, [5, 3], template=TEMPLATE, seed=7)
+    sampler = ClockSampler()
+    asyncio.run(solve("0 p", sampler, RoundSettings((5, 3), TEMPLATE), SAMPLING, seed=7))
+    assert sampler.log == asked
