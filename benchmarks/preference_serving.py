@@ -22,7 +22,7 @@ from rewards.worker import RewardPool
 from rl.create_model import make_tokenizer
 from rl.recipe import TokenizerSection
 
-ROWS, ROUNDS, BATCH_TOKENS = 256, 5, 8_192
+ROWS, ROUNDS, BATCH_TOKENS = 96, 5, 4_096
 
 
 def main() -> None:

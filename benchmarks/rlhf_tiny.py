@@ -2,8 +2,8 @@
 
     python benchmarks/rlhf_tiny.py [--seeds 0 1 2] [--folder runs/rlhf_tiny]
 
-Each seed is a run of recipes/rlhf_tiny.yaml, and a second RLHF stage without KL from the same policy and reward model.
-A run that is there already is continued or read, not repeated.
+Each seed is a run of recipes/rlhf_tiny.yaml up to its reward model, and RLHF stages from there, one with the recipe's KL
+and one without. A run that is there already is continued or read, not repeated.
 """
 
 import argparse
@@ -21,19 +21,22 @@ NOISE_CEILING = 0.9  # a tenth of the labels is wrong
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--kl", nargs="*", default=["0.1", "0"], help="coefficients")
     parser.add_argument("--folder", type=Path, default=Path("runs/rlhf_tiny"))
     parsed = parser.parse_args()
     rows = []
     for seed in parsed.seeds:
-        with_kl, without_kl = parsed.folder / f"seed{seed}", parsed.folder / f"seed{seed}_without_kl"
-        run(with_kl, f"seed={seed}")
-        run(without_kl, f"seed={seed}", *from_rlvr(with_kl))
-        model = records(with_kl)["preference"]["details"]
+        base = parsed.folder / f"seed{seed}"
+        run(base, f"seed={seed}", "stages.rlhf=null")
+        model = records(base)["preference"]["details"]
         print(
             f"seed {seed}: reward model {model['accuracy']:.3f} [{model['accuracy_low']:.3f}, "
             f"{model['accuracy_high']:.3f}] on {model['held_out_pairs']:.0f} held-out pairs, ceiling {NOISE_CEILING}"
         )
-        rows += [(seed, "0.05", summary(with_kl)), (seed, "0", summary(without_kl))]
+        for coefficient in parsed.kl:
+            folder = parsed.folder / f"seed{seed}_kl{coefficient}"
+            run(folder, f"seed={seed}", *only_rlhf(base, coefficient))
+            rows.append((seed, coefficient, summary(folder)))
     print("\n| seed | KL coefficient | gold win rate over the stage's start | gold utility | best during the stage |"
           " learned reward | KL, nats per response | addition | warned at iteration |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -47,14 +50,14 @@ def run(folder: Path, *overrides: str) -> None:
         subprocess.run(command, check=True, stdout=sys.stderr)
 
 
-def from_rlvr(folder: Path) -> list[str]:
-    """Only the RLHF stage, from where that of the other run began, and without KL."""
-    models = (folder / "checkpoints").resolve()
+def only_rlhf(base: Path, coefficient: str) -> list[str]:
+    """Only the RLHF stage, from the policy and with the reward model of the other run."""
+    models = (base / "checkpoints").resolve()
     rewards = f"[{{fn: preference, args: {{model: {models}/preference/final}}, gold: requests}}, {{fn: math}}]"
     return [
         "model.create=null", f"model.path={models}/rlvr/final",
         "stages.sft=null", "stages.rlvr=null", "stages.preference=null",
-        f"stages.rlhf.rewards={rewards}", "stages.rlhf.algorithm.kl_reward_coef=0",
+        f"stages.rlhf.rewards={rewards}", f"stages.rlhf.algorithm.kl_reward_coef={coefficient}",
     ]  # fmt: skip
 
 
@@ -71,7 +74,7 @@ def summary(folder: Path) -> str:
     """The cells of one run's row."""
     record, rows = records(folder)["rlhf"], metrics(folder)
     details, before, after = record["details"], record["before"], record["after"]
-    start = json.loads((folder / "evaluations" / ("rlvr.json" if "rlvr" in records(folder) else "start.json")).read_text())
+    start = json.loads((folder / "evaluations" / "start.json").read_text())
     best = max(rows, key=lambda row: row.get("held_out/requests", 0.0))
     points = watch_points(rows, "preference", "requests")
     finding = first_finding(points, "preference", "requests")

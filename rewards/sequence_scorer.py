@@ -6,6 +6,7 @@ tokenized together; messages: the chat template), so that a model scores what it
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,7 +55,10 @@ class SequenceScorer:
         self._batch_tokens = batch_tokens
         self._offload = offload
         self.tokenizer = load_tokenizer(path)
-        self.model: Any = AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype, local_files_only=True)
+        with without_progress_bars():
+            self.model: Any = AutoModelForSequenceClassification.from_pretrained(
+                path, dtype=dtype, local_files_only=True
+            )
         if self.model.config.num_labels != 1:
             raise ValueError(f"preference reward: {path!r} has num_labels {self.model.config.num_labels}, expected 1")
         self.model = self.model.to("cpu" if offload else self._device).eval()
@@ -105,6 +109,18 @@ def check_model_folder(path: str) -> None:
     """Raises FileNotFoundError where `path` is not the directory of a model."""
     if not (Path(path) / "config.json").is_file():
         raise FileNotFoundError(f"preference reward: {path!r} is not the directory of a model (no config.json)")
+
+
+@contextlib.contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keeps transformers from drawing on a terminal that somebody else draws on."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    yield
+    if shown:
+        logging.enable_progress_bar()
 
 
 def load_tokenizer(path: str) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rewards.preference import NORMALISATION, Scale
-from rewards.sequence_scorer import SequenceScorer, row_tokens
+from rewards.sequence_scorer import SequenceScorer, row_tokens, without_progress_bars
 from rl.errors import RunFailed
 from rl.preference_pairs import Pair, PairSplit
 from rl.preference_quality import PairScores, quality, write_calibration
@@ -69,14 +69,15 @@ def _train_member(
     from trl import RewardTrainer
 
     set_seed(seed)  # the new head is random
-    model, tokenizer = load_classifier(start)
+    with without_progress_bars():
+        model, tokenizer = load_classifier(start)
     training, num_too_long = _dataset(tokenizer, pairs.training, stage.max_length)
     callbacks: list[Any] = [_report_to(on_log)]
     validation = None
     if stage.early_stop is not None:
         validation, _ = _dataset(tokenizer, pairs.validation, stage.max_length)
         callbacks.append(EarlyStoppingCallback(stage.early_stop.patience, stage.early_stop.min_improvement))
-    with _scratch(folder / "trainer") as scratch:
+    with _scratch(folder / "trainer") as scratch, _without_dataset_bars(), without_progress_bars():
         trainer = RewardTrainer(
             model=model,
             args=training_config(stage, scratch, seed),
@@ -90,7 +91,8 @@ def _train_member(
         trained = trainer.train()
     trained_model: Any = trainer.model
     merged = trained_model.merge_and_unload() if stage.lora is not None else trained_model
-    merged.save_pretrained(folder)
+    with without_progress_bars():
+        merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return {
         "loss": float(trained.training_loss),
@@ -208,6 +210,17 @@ def _scratch(folder: Path) -> Iterator[Path]:
     """A folder for the trainer's own checkpoints, gone afterwards."""
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _without_dataset_bars() -> Iterator[None]:
+    import datasets
+
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    yield
+    if not hidden:
+        datasets.enable_progress_bars()
 
 
 def _held_out_scores(folder: Path, pairs: Sequence[Pair]) -> PairScores:

@@ -11,7 +11,7 @@ from rl.cluster import ray_cluster
 from rl.recipe import RaySection, RewardSection
 from rl.scoring import RewardPools
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 REWARD = """
 import os, time

@@ -1,0 +1,71 @@
+"""A preference_model stage in a real pipeline: from a file of messages to a served model, interrupted on the way."""
+
+import json
+import os
+import signal
+
+import pytest
+from rich.console import Console
+
+from rewards import load_reward
+from rl.display import PlainDisplay
+from rl.errors import Interrupted, UserError
+from rl.pipeline import run_pipeline
+from rl.recipe import Recipe
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+
+
+class InterruptingDisplay(PlainDisplay):
+    """Sends Ctrl-C after the second logged line."""
+
+    lines = 0
+
+    def iteration(self, index, metrics):
+        self.lines += 1
+        if self.lines == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def make_recipe(path):
+    tokenizer = {"characters": "abcdefghijklmnopqrstuvwxyz0123456789 :"}
+    create = {"tokenizer": tokenizer, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1,
+              "head_dim": 32, "intermediate_size": 64}  # fmt: skip
+    stage = {"kind": "preference_model", "pairs": {"dataset": str(path)}, "num_pairs": 600, "num_held_out": 50,
+             "batch_size": 8, "learning_rate": 3e-3, "max_length": 32,
+             "early_stop": {"num_pairs": 30, "evaluate_every": 20}}  # fmt: skip
+    engine = {"max_model_len": 64}
+    return Recipe.model_validate(
+        {"name": "rm", "model": {"create": create}, "engine": engine, "stages": {"preference": stage}}
+    )
+
+
+def write_pairs(path, broken=False):
+    rows = [{"prompt": f"q{n}: ", "chosen": "a" * (n % 5 + 3), "rejected": "b" * (n % 4 + 3)} for n in range(700)]
+    if broken:
+        rows[600] = {"prompt": "q: ", "chosen": "a", "rejected": ["b"]}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_an_interrupted_stage_begins_again_and_leaves_a_model_that_scores(tmp_path):
+    write_pairs(tmp_path / "pairs.jsonl")
+    recipe, run_dir = make_recipe(tmp_path / "pairs.jsonl"), tmp_path / "run"
+    with pytest.raises(Interrupted, match="stopped in preference; run the same command"):
+        run_pipeline(recipe, run_dir, InterruptingDisplay(Console(quiet=True)))
+    assert not (run_dir / "checkpoints" / "preference" / "final").exists()
+    run_pipeline(recipe, run_dir, PlainDisplay(Console(quiet=True)))
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["iteration"] for line in lines if "loss" in line]
+    assert steps == sorted(set(steps))
+    (record,) = json.loads((run_dir / "state.json").read_text())["stages"].values()
+    assert record["details"]["accuracy"] > 0.95
+    assert record["details"]["held_out_pairs"] == 50
+    reward = load_reward("preference", model=str(run_dir / "checkpoints" / "preference" / "final"), device="cpu")
+    better, worse = reward(prompts=["q1: ", "q1: "], completions=["aaaa", "bbbb"])
+    assert better > worse
+
+
+def test_a_row_in_the_middle_that_is_no_pair_is_the_users_mistake(tmp_path):
+    write_pairs(tmp_path / "pairs.jsonl", broken=True)
+    with pytest.raises(UserError, match=r"stages\.preference\.pairs: pairs: column 'rejected' is"):
+        run_pipeline(make_recipe(tmp_path / "pairs.jsonl"), tmp_path / "run", PlainDisplay(Console(quiet=True)))
