@@ -107,3 +107,12 @@ def test_the_one_gpu_leaf_changes_sizes_and_keeps_the_order():
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
 def test_recipes_are_plain_ascii(path):
     path.read_text(encoding="ascii")
+
+
+def test_the_tiny_rlhf_recipe_watches_its_reward_model_and_mixes_in_verifiable_prompts():
+    recipe = read_recipe(RECIPES / "rlhf_tiny.yaml")
+    stage = rl_stage(recipe, "rlhf")
+    assert [(reward.label, reward.gold) for reward in stage.rewards] == [("preference", "requests"), ("math", None)]
+    assert stage.algorithm.needs_reference
+    assert {name: section.every for name, section in recipe.evaluations.items()} == {"addition": 4, "requests": 2}
+    assert [(mixed.label, mixed.weight) for mixed in stage.prompts] == [("requests", 0.75), ("addition", 0.25)]
