@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rl.scoring import ScoredTrajectory
@@ -96,30 +97,53 @@ def collate(scored: Sequence[ScoredTrajectory], *, truncated_reward: float | Non
         truncated_reward: reward of a response that was cut, in place of its own; None keeps its own.
     """
     trajectories = [item.trajectory for item in scored]
-    width = max(len(trajectory.token_ids) for trajectory in trajectories)
-    shape = (len(scored), width)
-    token_ids, rollout_logprobs = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-    attention_mask, action_mask = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-    rewards = np.zeros(shape, np.float32)
+    batch = pad_tokens([t.token_ids for t in trajectories], [t.action_mask for t in trajectories])
     group_of: dict[str, int] = {}
     for row, (item, trajectory) in enumerate(zip(scored, trajectories)):
-        length = len(trajectory.token_ids)
-        token_ids[row, :length] = trajectory.token_ids
-        attention_mask[row, :length] = True
-        action_mask[row, :length] = trajectory.action_mask
-        rollout_logprobs[row, :length] = trajectory.rollout_logprobs
-        cut = trajectory.truncated and truncated_reward is not None
-        rewards[row, np.flatnonzero(trajectory.action_mask)[-1]] = truncated_reward if cut else item.reward
+        own = item.reward if truncated_reward is None or not trajectory.truncated else truncated_reward
+        batch.rewards[row, int(np.flatnonzero(trajectory.action_mask)[-1])] = own
         group_of.setdefault(trajectory.prompt.prompt_id, len(group_of))
-    return TokenBatch(
-        token_ids=torch.from_numpy(token_ids),
-        attention_mask=torch.from_numpy(attention_mask),
-        action_mask=torch.from_numpy(action_mask),
-        rollout_logprobs=torch.from_numpy(rollout_logprobs),
-        rewards=torch.from_numpy(rewards),
+    return dataclasses.replace(
+        batch,
+        rollout_logprobs=_padded([t.rollout_logprobs for t in trajectories]),
         truncated=torch.tensor([trajectory.truncated for trajectory in trajectories]),
         groups=torch.tensor([group_of[trajectory.prompt.prompt_id] for trajectory in trajectories]),
     )
+
+
+def pad_tokens(token_ids: Sequence[NDArray[np.int64]], action_masks: Sequence[NDArray[np.bool_]]) -> TokenBatch:
+    """Rows padded on the right, every row a group of its own, without rewards and log-probs.
+
+    Args:
+        token_ids: B arrays, row b of length T_b.
+        action_masks: B arrays of the same lengths.
+    """
+    tokens = _padded(token_ids)
+    zeros = torch.zeros(tokens.shape)
+    return TokenBatch(
+        token_ids=tokens,
+        attention_mask=_padded([np.ones(len(row), np.bool_) for row in token_ids]),
+        action_mask=_padded(action_masks),
+        rollout_logprobs=zeros,
+        rewards=zeros.clone(),
+        truncated=torch.zeros(len(tokens), dtype=torch.bool),
+        groups=torch.arange(len(tokens)),
+    )
+
+
+def _padded(rows: Sequence[NDArray[Any]]) -> Tensor:
+    """[B, T], zeros (False) after the end of each row."""
+    out = np.zeros((len(rows), max(map(len, rows))), rows[0].dtype)
+    for target, row in zip(out, rows):
+        target[: len(row)] = row
+    return torch.from_numpy(out)
+
+
+def empty_row(batch: AnyBatch, device: torch.device) -> AnyBatch:
+    """One row of two padding tokens: takes part in collectives, adds nothing."""
+    shapes = {1: (1,), 2: (1, 2)}
+    fields = {name: torch.zeros(shapes[x.dim()], dtype=x.dtype, device=device) for name, x in vars(batch).items()}
+    return dataclasses.replace(batch, **fields)
 
 
 def take_rows(batch: AnyBatch, rows: Tensor) -> AnyBatch:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rl.batch import Evaluation, Minibatch, PPOBatch, TokenBatch, deal_rows, take_rows
 from rl.recipe import AlgorithmSection, CriticSection, OptimizerSection
-from rl.trained_model import Sums
+from rl.trained_model import WHOLE_STEP, Sums, added
 
 
 class Ranks(Protocol):
@@ -118,8 +118,10 @@ def _shards(piece: Minibatch, count: int) -> list[Minibatch]:
 
 def _added(results: Sequence[Sums]) -> Sums:
     """Sums over ranks; what describes the step as a whole is equal on every rank."""
-    whole = ("grad_norm", "skipped_steps")
-    return {name: results[0][name] if name in whole else sum(r[name] for r in results) for name in results[0]}
+    total = results[0]
+    for other in results[1:]:
+        total = added(total, other)
+    return {**total, **{name: results[0][name] for name in WHOLE_STEP}}
 
 
 def _in_order(parts: Sequence[Evaluation], hands: Sequence[torch.Tensor], shape: torch.Size) -> Evaluation:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rl.batch import Evaluation, Minibatch, PPOBatch, TokenBatch, micro_batches, take_rows
+from rl.batch import Evaluation, Minibatch, PPOBatch, TokenBatch, empty_row, micro_batches, take_rows
 from rl.fused_layers import fuse_layers, keep_freed_memory
 from rl.losses import importance_weights, kl_estimate, policy_loss, value_loss
 from rl.models import Critic, Policy, critic_like, load_language_model
@@ -32,6 +32,8 @@ from rl.sharding import (
 from rl.trained_model import MicroLoss, Sums, TrainedModel, learning_rate
 
 Module = TypeVar("Module", bound=torch.nn.Module)
+
+_POLICY_PREFIX = "language_model."  # of a transformers model's weights inside `Policy`
 
 
 class Learner:
@@ -74,7 +76,7 @@ class Learner:
         self, optimizer: OptimizerSection, critic: CriticSection | None, algorithm: AlgorithmSection, temperature: float
     ) -> None:
         """Fresh optimizers; the critic's backbone and the reference are copies of the policy as it is now."""
-        self.algorithm, self.critic_section, self.temperature = algorithm, critic, temperature
+        self.algorithm, self.temperature = algorithm, temperature
         self._train_policy(optimizer)
         start = whole_weights(self.policy)
         self.reference = self._frozen_copy(start) if algorithm.needs_reference else None
@@ -100,7 +102,7 @@ class Learner:
     def _critic_from(self, weights: Mapping[str, Tensor]) -> Critic:
         module = critic_like(self.architecture).to_empty(device=self.device)
         torch.nn.init.zeros_(module.value_head.weight)
-        prefix = "language_model." + self.architecture.base_model_prefix + "."
+        prefix = _POLICY_PREFIX + self.architecture.base_model_prefix + "."
         backbone = {
             "backbone." + name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)
         }
@@ -131,7 +133,7 @@ class Learner:
         rows_of = micro_batches(batch.attention_mask, max_tokens=2 * self.section.micro_batch_tokens)
         missing = same_count_on_every_rank(len(rows_of), self.device) - len(rows_of)
         for rows in rows_of + [torch.zeros(0, dtype=torch.int64)] * missing:
-            piece = take_rows(batch, rows) if len(rows) else _one_empty_row(batch)
+            piece = take_rows(batch, rows) if len(rows) else empty_row(batch, torch.device("cpu"))
             scores, last = self._evaluate_piece(piece)
             if len(rows):
                 width = piece.token_ids.shape[1]
@@ -192,6 +194,7 @@ class Learner:
             "approx_kl_sum": clipped.approx_kl_sum,
             "entropy_sum": view.entropy.detach().sum(),
             "old_gap_sum": gap.abs().sum(),
+            "old_gap_max": gap.abs().max(),
             "tokens": mask.sum(),
         }
         return MicroLoss(loss, sums)
@@ -233,24 +236,27 @@ class Learner:
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """The policy under its transformers names, ready for an engine; empty on ranks other than the first."""
-        prefix = "language_model."
-        whole = {name.removeprefix(prefix): x for name, x in whole_weights(self.policy).items()}
+        whole = self._language_model_weights()
         if self.architecture.config.get_text_config().tie_word_embeddings:
             whole.pop("lm_head.weight", None)
         return {name: x.numpy() for name, x in whole.items()}
 
     def save_model(self, folder: Path) -> None:
         """Writes the policy as a plain transformers model."""
-        whole = {name.removeprefix("language_model."): x for name, x in whole_weights(self.policy).items()}
+        whole = self._language_model_weights()
         if is_first_rank():
             self.architecture.save_pretrained(folder, state_dict=whole)
+
+    def _language_model_weights(self) -> dict[str, Tensor]:
+        """Every weight of the policy under its transformers name; empty on ranks other than the first."""
+        return {name.removeprefix(_POLICY_PREFIX): x for name, x in whole_weights(self.policy).items()}
 
     def load_model(self, folder: Path) -> None:
         """Takes over the weights of a model of the same architecture."""
         whole: dict[str, Tensor] = {}
         if is_first_rank():
             loaded = load_language_model(str(folder))
-            whole = {"language_model." + name: x for name, x in loaded.state_dict().items()}
+            whole = {_POLICY_PREFIX + name: x for name, x in loaded.state_dict().items()}
         load_whole_weights(self.policy, whole)
 
     def save_state(self, folder: Path) -> None:
@@ -291,9 +297,3 @@ def _fill_buffers(module: torch.nn.Module, like: torch.nn.Module) -> None:
     for name, buffer in module.named_buffers():
         key = name.split(".", 1)[-1].replace("model.", "", 1)
         buffer.copy_(known[key])
-
-
-def _one_empty_row(batch: TokenBatch) -> TokenBatch:
-    fields = {name: torch.zeros((1, *x.shape[1:]), dtype=x.dtype)[:, :2] if x.dim() == 2 else x[:1]
-              for name, x in vars(batch).items()}
-    return TokenBatch(**fields)

@@ -77,7 +77,7 @@ class RlLoop:
             **trajectory_metrics(scoring.scored, success=stage.success),
             **scoring.metrics,
             "prompts_too_long": float(too_long),
-            **gap_metrics(batch, before),
+            **gap_metrics(batch, before, policy_steps, old_logprobs=stage.algorithm.old_logprobs),
             **batch_metrics(ppo, has_critic=stage.critic is not None, has_reference=stage.algorithm.needs_reference),
             **update_metrics(policy_steps, critic_steps),
             **clock.metrics(int(batch.action_mask.sum())),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -78,12 +79,25 @@ def _share(hits: Iterator[bool] | Sequence[bool]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def gap_metrics(batch: TokenBatch, before: Evaluation) -> dict[str, float]:
+def gap_metrics(
+    batch: TokenBatch, before: Evaluation, policy_steps: Sequence[Sums], *, old_logprobs: Literal["trainer", "rollout"]
+) -> dict[str, float]:
     """How far the engine's log-probs are from the trainer's, in nats over sampled tokens.
 
     `rollout_gap_mean` and `_max` are of the absolute difference, `rollout_kl` is the k3 estimate of
-    KL(engine || trainer).
+    KL(engine || trainer). Where the engine's log-probs are trusted (`rollout`), the trainer computes its own only
+    in the update: the numbers are those of the first mini-batch, before any step; none where the policy rests.
     """
+    if old_logprobs == "rollout":
+        if not policy_steps:
+            return {}
+        first = policy_steps[0]
+        tokens = max(first["tokens"], 1)
+        return {
+            "rollout_gap_mean": first["old_gap_sum"] / tokens,
+            "rollout_gap_max": first["old_gap_max"],
+            "rollout_kl": first["approx_kl_sum"] / tokens,
+        }
     difference = (batch.rollout_logprobs - before.logprobs)[batch.action_mask].double()
     kl = kl_estimate(difference, torch.zeros_like(difference), kind="k3")
     return {
@@ -97,7 +111,7 @@ def update_metrics(policy_steps: Sequence[Sums], critic_steps: Sequence[Sums]) -
     """Means over the tokens or steps of an iteration's updates.
 
     `first_minibatch_gap` is the mean |log ratio| of the first mini-batch, before any step was taken: 0 but for
-    rounding, unless log-probs before and during the update are computed differently.
+    rounding, unless log-probs before and during the update are computed differently (the engine's are trusted).
     """
     metrics: dict[str, float] = {}
     if policy_steps:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import PreTrainedTokenizerBase
 
-from rl.batch import Minibatch, TokenBatch
+from rl.batch import Minibatch, TokenBatch, pad_tokens
 from rl.checkpoint import StageState
 from rl.errors import UserError
 from rl.group import LearnerGroup, empty_ppo_fields
@@ -61,17 +60,8 @@ class SftLoop:
 
     def _batch(self, stream: RowStream) -> TokenBatch:
         rows = [self._tokens(source, row) for source, row in stream.take(self.stage.batch_size)]
-        width = max(len(ids) for ids, _ in rows)
-        token_ids = torch.zeros((len(rows), width), dtype=torch.int64)
-        attention_mask = torch.zeros((len(rows), width), dtype=torch.bool)
-        action_mask = torch.zeros_like(attention_mask)
-        for index, (ids, num_prompt) in enumerate(rows):
-            token_ids[index, : len(ids)] = torch.from_numpy(ids)
-            attention_mask[index, : len(ids)] = True
-            action_mask[index, max(num_prompt, 1) : len(ids)] = True
-        zeros = torch.zeros(token_ids.shape)
-        nothing = torch.zeros(len(rows), dtype=torch.int64)
-        return TokenBatch(token_ids, attention_mask, action_mask, zeros, zeros, nothing.bool(), nothing)
+        masks = [np.arange(len(ids)) >= max(num_prompt, 1) for ids, num_prompt in rows]
+        return pad_tokens([ids for ids, _ in rows], masks)
 
     def _tokens(self, source: MixedSource, row: Row) -> tuple[np.ndarray, int]:
         """(prompt, completion and end-of-sequence token, length of the prompt)."""

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from rl.batch import Minibatch, PPOBatch, micro_batches, take_rows
+from rl.batch import Minibatch, PPOBatch, empty_row, micro_batches, take_rows
 from rl.recipe import OptimizerSection
 from rl.sharding import load_whole_optimizer_state, same_count_on_every_rank, whole_optimizer_state, world_size
 
 Sums = dict[str, float]
+
+# Of a step as a whole: the same number on every rank.
+WHOLE_STEP = ("grad_norm", "skipped_steps")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class MicroLoss:
     loss: Tensor
     """scalar with gradient, already divided by the token count of the whole mini-batch"""
     sums: Mapping[str, Tensor]
-    """scalars without gradient; summed over micro-batches and ranks"""
+    """scalars without gradient; added over micro-batches and ranks, see `added`"""
 
 
 def learning_rate(section: OptimizerSection, step: int, total: int) -> float:
@@ -73,8 +76,8 @@ class TrainedModel:
         for micro in self._pieces(minibatch.batch):
             out = loss_of(micro, minibatch.token_count)
             (out.loss * world_size()).backward()
-            for name, value in [("loss", out.loss.detach()), *out.sums.items()]:
-                sums[name] = sums.get(name, 0.0) + float(value)
+            own = {"loss": float(out.loss.detach()), **{name: float(value) for name, value in out.sums.items()}}
+            sums = added(sums, own) if sums else own
         clipped = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.section.max_grad_norm)
         norm = float(clipped.full_tensor() if isinstance(clipped, DTensor) else clipped)
         finite = math.isfinite(norm)
@@ -87,7 +90,7 @@ class TrainedModel:
         rows = micro_batches(batch.attention_mask, max_tokens=self.micro_batch_tokens)
         missing = same_count_on_every_rank(len(rows), self.device) - len(rows)
         pieces = [_on_device(take_rows(batch, piece), self.device) for piece in rows]
-        return pieces + [_empty_like(batch, self.device)] * missing
+        return pieces + [empty_row(batch, self.device)] * missing
 
     def state(self) -> dict[str, Tensor]:
         """Optimizer state, unsharded; empty on ranks other than the first."""
@@ -102,7 +105,6 @@ def _on_device(batch: PPOBatch, device: torch.device) -> PPOBatch:
     return PPOBatch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(batch).items()})
 
 
-def _empty_like(batch: PPOBatch, device: torch.device) -> PPOBatch:
-    """One row of two padding tokens: takes part in collectives, adds nothing."""
-    zeros = {name: torch.zeros((1, 2), dtype=tensor.dtype, device=device) for name, tensor in vars(batch).items()}
-    return PPOBatch(**zeros)
+def added(a: Sums, b: Sums) -> Sums:
+    """Both together, over micro-batches or ranks: names in `_max` are maxima, all others sums."""
+    return {name: max(a[name], b[name]) if name.endswith("_max") else a[name] + b[name] for name in a}

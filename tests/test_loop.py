@@ -1,6 +1,7 @@
 """The loop with a small engine of plain torch: it learns, and its bookkeeping is right."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -148,3 +149,20 @@ def test_the_shares_of_the_terms_say_what_moves_the_reward(tmp_path):
     metrics = iterations[0].metrics
     assert metrics["reward_share/likes_letters"] == pytest.approx(0.75)
     assert metrics["reward_share/less"] == pytest.approx(0.25)
+
+
+def test_the_gap_is_seen_also_where_the_engines_logprobs_are_trusted(tmp_path):
+    loop, pools = make_loop(tmp_path, iterations=1, algorithm={"old_logprobs": "rollout", "minibatches": 2})
+    honest = loop.engine.generate
+
+    def off_by_a_tenth(requests, *, seed):
+        return [dataclasses.replace(g, logprobs=g.logprobs - 0.1) for g in honest(requests, seed=seed)]
+
+    loop.engine.generate = off_by_a_tenth
+    found = []
+    with pools:
+        loop.run(0, found.append)
+    metrics = found[0].metrics
+    assert metrics["rollout_gap_mean"] == pytest.approx(0.1, abs=1e-4)
+    assert metrics["rollout_gap_max"] == pytest.approx(0.1, abs=1e-4)
+    assert metrics["rollout_kl"] == pytest.approx(math.exp(0.1) - 1 - 0.1, abs=1e-4)
