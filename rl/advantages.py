@@ -12,7 +12,7 @@ def gae(
     action_mask: Tensor,
     *,
     gamma: float,
-    lam: float,
+    lam: float | Tensor,
     bootstrap: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Generalized Advantage Estimation over the sampled tokens of each trajectory.
@@ -23,14 +23,15 @@ def gae(
     Here t+1 is the next *sampled* token: positions with action_mask False (prompt, tool
     output, padding) are skipped, so they neither earn nor decay credit. What such a
     position holds in `rewards` or `values` is never read, NaN included. After the last
-    sampled token the value is 0, or `bootstrap` where that is given.
+    sampled token the value is 0, or `bootstrap` where that is given. Time is
+    linear in B * T.
 
     Args:
         rewards: [B, T] reward for emitting token t, in units of the task reward.
         values: [B, T] critic estimate of the return before token t is emitted, same units.
         action_mask: [B, T] bool, True where the policy sampled token t.
         gamma: discount per sampled token, in [0, 1].
-        lam: GAE lambda, in [0, 1]; 1 gives Monte-Carlo returns, 0 one-step TD.
+        lam: GAE lambda, in [0, 1]; 1 gives Monte-Carlo returns, 0 one-step TD. Or [B], one per trajectory.
         bootstrap: [B] value of the state after the last sampled token: 0 for a finished
             response, the critic's estimate for one that was cut and is bootstrapped.
 
@@ -49,43 +50,113 @@ def gae(
             f"action_mask {tuple(action_mask.shape)} must have one shape [B, T]"
         )
     mask = action_mask.bool()
-    after_last = torch.zeros_like(rewards[:, 0]) if bootstrap is None else bootstrap.to(rewards.dtype)
-    if after_last.shape != rewards.shape[:1]:
-        raise ValueError(f"gae: bootstrap {tuple(after_last.shape)} must be [B] = [{rewards.shape[0]}]")
-    dense_rewards, lengths, order = _sampled_first(rewards, mask)
-    dense_values = _sampled_first(values, mask)[0]
-    advantages = _dense_gae(dense_rewards, dense_values, lengths, after_last, gamma=gamma, lam=lam)
-    scattered = torch.zeros_like(rewards).scatter(1, order, advantages)
-    scattered = torch.where(mask, scattered, 0.0).float()
-    return scattered, torch.where(mask, scattered + values, 0.0).float()
+    after = torch.zeros_like(rewards[:, 0]) if bootstrap is None else bootstrap
+    if after.shape != rewards.shape[:1]:
+        raise ValueError(f"gae: bootstrap {tuple(after.shape)} must be [B] = [{rewards.shape[0]}]")
+    decay = torch.as_tensor(gamma * lam, dtype=torch.float64, device=rewards.device).view(-1, 1)  # [B, 1] or [1, 1]
+    advantages = torch.zeros(rewards.shape, device=rewards.device)
+    returns = torch.zeros_like(advantages)
+    rows_per_block = max(_BLOCK_TOKENS // max(rewards.shape[1], 1), 1)
+    for start in range(0, len(rewards), rows_per_block):
+        rows = slice(start, start + rows_per_block)
+        found = _gae_of_block(rewards[rows], values[rows], mask[rows], after[rows], gamma, decay[rows] if len(decay) > 1 else decay)
+        advantages[rows] = torch.where(mask[rows], found, 0.0)
+        returns[rows] = torch.where(mask[rows], found + values[rows], 0.0)
+    return advantages, returns
 
 
-def _sampled_first(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(x with the sampled tokens of each row moved to its front, their number [B], the order [B, N] used)."""
-    lengths = mask.sum(1)
-    width = max(int(lengths.max()), 1) if len(lengths) else 1
-    order = torch.argsort(~mask, dim=1, stable=True)[:, :width]
-    inside = torch.arange(width, device=x.device) < lengths[:, None]
-    return torch.where(inside, x.gather(1, order), 0.0), lengths, order
+# Rows are worked on in blocks that stay in the cache, and along a row in chunks whose sums are one matrix product.
+_BLOCK_TOKENS, _CHUNK = 2**18, 32
 
 
-def _dense_gae(
-    rewards: Tensor, values: Tensor, lengths: Tensor, after_last: Tensor, *, gamma: float, lam: float
+def _gae_of_block(
+    rewards: Tensor, values: Tensor, mask: Tensor, after: Tensor, gamma: float, decay: Tensor
 ) -> Tensor:
-    """GAE on rows whose first `lengths` positions are all sampled: [B, N] -> [B, N], 0 beyond the length."""
-    position = torch.arange(rewards.shape[1], device=rewards.device)
-    is_last = position == (lengths - 1)[:, None]
-    inside = position < lengths[:, None]
-    next_values = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
-    next_values = torch.where(is_last, after_last[:, None], next_values)
-    deltas = torch.where(inside, rewards + gamma * next_values - values, 0.0).double()
-    if gamma * lam == 1.0:  # a plain suffix sum, without a loop over tokens
-        return deltas.flip(1).cumsum(1).flip(1).to(rewards.dtype)
-    columns = deltas.T.contiguous()  # [N, B]: one row per step of the loop
-    carry = torch.zeros_like(columns[0])
-    for step in range(len(columns) - 1, -1, -1):
-        carry = torch.add(columns[step], carry, alpha=gamma * lam, out=columns[step])
-    return columns.T.to(rewards.dtype)
+    """Advantages [b, T] float32 of a few rows; what stands outside the mask is of no meaning."""
+    rises = (mask[:, 1:] & ~mask[:, :-1]).sum(1) + mask[:, 0]
+    if (rises <= 1).all():
+        return _gae_without_holes(rewards, values, mask, after, gamma, decay)
+    order = torch.argsort(~mask, dim=1, stable=True)  # the sampled tokens of each row first
+    dense = (x.gather(1, order) for x in (rewards, values, mask))
+    return torch.zeros_like(rewards).scatter_(1, order, _gae_without_holes(*dense, after, gamma, decay))
+
+
+def _gae_without_holes(
+    rewards: Tensor, values: Tensor, mask: Tensor, after: Tensor, gamma: float, decay: Tensor
+) -> Tensor:
+    """The same where the sampled tokens of each row are adjacent."""
+    num_rows, length = rewards.shape
+    values = torch.where(mask, values, 0.0)
+    deltas = torch.where(mask, rewards, 0.0).sub_(values)
+    deltas[:, : length - 1].add_(values[:, 1:], alpha=gamma)
+    is_last = mask.clone()
+    is_last[:, :-1] &= ~mask[:, 1:]
+    deltas.addcmul_(is_last.to(deltas.dtype), after[:, None].to(deltas.dtype), value=gamma)
+    # Before the first sampled token stands gamma * V of it: what it adds flows to positions outside the mask alone.
+    return _decayed_suffix_sums(deltas, decay)
+
+
+def _decayed_suffix_sums(x: Tensor, decay: Tensor) -> Tensor:
+    """y_t = x_t + decay * y_{t+1} of each row: [b, T] and [b, 1] or [1, 1] -> [b, T].
+
+    Within chunks one product with a triangular matrix of powers; what each chunk hands on is the same sum over chunks.
+    """
+    num_rows, length = x.shape
+    if length % _CHUNK:
+        x = torch.nn.functional.pad(x, (0, -length % _CHUNK))
+    chunks = x.view(num_rows, -1, _CHUNK)
+    within, to_end = _powers(decay)
+    if len(decay) > 1:
+        sums = torch.bmm(chunks, within)
+    else:
+        sums = chunks.view(-1, _CHUNK).mm(within[0]).view(chunks.shape)
+    if chunks.shape[1] > 1:
+        incoming = _decayed_suffix_sums(sums[:, 1:, 0].contiguous(), decay**_CHUNK)  # into each chunk but the last
+        sums[:, :-1].addcmul_(incoming[..., None], to_end[:, None])
+    return sums.view(num_rows, -1)[:, :length]
+
+
+def _powers(decay: Tensor) -> tuple[Tensor, Tensor]:
+    """Powers of [b, 1] decays: [b, C, C], where token j receives decay^(i - j) of token i >= j; [b, C] to the end."""
+    table = (decay ** torch.arange(_CHUNK + 1, device=decay.device)).float()  # [b, C + 1]
+    position = torch.arange(_CHUNK, device=decay.device)
+    gap = position[:, None] - position
+    return torch.where(gap >= 0, table[:, gap.clamp(min=0)], 0.0), table[:, 1:].flip(1)
+
+
+def length_adaptive_lambda(action_mask: Tensor, *, alpha: float) -> Tensor:
+    """GAE lambda of each trajectory by its number l of sampled tokens: long ones look further ahead.
+
+        lambda = 1 - 1 / (alpha * l), at least 0
+
+    Args:
+        action_mask: [B, T] bool.
+        alpha: 0.05 in the paper: lambda 0.95 at 400 tokens.
+
+    Returns:
+        [B] in [0, 1).
+
+    Source: VAPO, https://arxiv.org/abs/2504.05118, eq. 8.
+    """
+    return (1 - 1 / (alpha * action_mask.sum(1).clamp(min=1).double())).clamp(min=0.0)
+
+
+def rewards_to_go(rewards: Tensor, action_mask: Tensor, *, gamma: float) -> Tensor:
+    """Discounted sum of the rewards from each sampled token on: the advantage of REINFORCE++ before whitening.
+
+        A_t = r_t + gamma * A_{t+1}
+
+    Args:
+        rewards: [B, T]; of REINFORCE++ the task reward on the last token and the KL penalty on every token.
+        action_mask: [B, T] bool.
+        gamma: discount per sampled token.
+
+    Returns:
+        [B, T], 0 where action_mask is False.
+
+    Source: Hu et al. 2025 (REINFORCE++), https://arxiv.org/abs/2501.03262, sec. 3.
+    """
+    return gae(rewards, torch.zeros_like(rewards), action_mask, gamma=gamma, lam=1.0)[0]
 
 
 def whiten(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
@@ -107,7 +178,7 @@ def whiten(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
     return centred * torch.rsqrt(variance + epsilon)
 
 
-def grpo(rewards: Tensor, groups: Tensor, *, epsilon: float = 1e-4) -> Tensor:
+def grpo(rewards: Tensor, groups: Tensor, *, epsilon: float = 1e-4, divide_by_std: bool = True) -> Tensor:
     """Reward of each trajectory, standardised within its group of samples of one prompt.
 
         A_i = (R_i - mean_g R) / (std_g R + epsilon)
@@ -116,13 +187,17 @@ def grpo(rewards: Tensor, groups: Tensor, *, epsilon: float = 1e-4) -> Tensor:
         rewards: [B] total reward of a trajectory.
         groups: [B] int, equal for the samples of one prompt.
         epsilon: keeps a group whose rewards are all equal at advantage 0.
+        divide_by_std: False leaves out the division, which weighs very easy and very hard prompts up (Dr. GRPO).
 
     Returns:
         [B] advantages. The standard deviation is the unbiased one; a group of one has advantage 0.
 
-    Source: Shao et al. 2024 (GRPO), https://arxiv.org/abs/2402.03300, sec. 4.1.
+    Source: Shao et al. 2024 (GRPO), https://arxiv.org/abs/2402.03300, sec. 4.1; Liu et al. 2025 (Dr. GRPO),
+    https://arxiv.org/abs/2503.20783, sec. 3.
     """
     centred, counts = _centred(rewards, groups)
+    if not divide_by_std:
+        return centred
     squares = torch.zeros(len(counts), dtype=rewards.dtype, device=rewards.device)
     squares.scatter_add_(0, groups, centred.square())
     std = (squares / (counts - 1).clamp(min=1)).sqrt()
@@ -146,6 +221,17 @@ def rloo(rewards: Tensor, groups: Tensor) -> Tensor:
     centred, counts = _centred(rewards, groups)
     scale = counts / (counts - 1).clamp(min=1)
     return centred * scale[groups]
+
+
+def groups_with_signal(rewards: Tensor, groups: Tensor) -> Tensor:
+    """[B] bool, True for trajectories whose group has rewards that differ: only those have a gradient in GRPO.
+
+    Source: DAPO, https://arxiv.org/abs/2503.14476, eq. 11 (dynamic sampling).
+    """
+    num_groups = int(groups.max()) + 1 if len(groups) else 0
+    low = torch.full((num_groups,), torch.inf, dtype=rewards.dtype).scatter_reduce_(0, groups, rewards, "amin")
+    high = torch.full((num_groups,), -torch.inf, dtype=rewards.dtype).scatter_reduce_(0, groups, rewards, "amax")
+    return (high > low)[groups]
 
 
 def _centred(rewards: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:

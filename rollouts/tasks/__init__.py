@@ -5,6 +5,7 @@ import dataclasses
 from rollouts.tasks.addition import Addition
 from rollouts.tasks.digit_maxima import DigitMaxima
 from rollouts.tasks.requests import Requests
+from rollouts.tasks.running_total import RunningTotal
 from rollouts.tasks.task import PreferenceTask, Row, Task
 from rollouts.tasks.text_screen import TextScreen
 
@@ -14,6 +15,7 @@ TASKS: dict[str, type] = {
     "addition": Addition,
     "digit_maxima": DigitMaxima,
     "requests": Requests,
+    "running_total": RunningTotal,
     "text_screen": TextScreen,
 }
 
