@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
+from rl.checkpoint import StageState
 from rl.create_model import create_model
 from rl.group import InProcessRank, LearnerGroup
 from rl.learner import Learner
@@ -25,7 +26,6 @@ from rl.recipe import RlStage
 from rl.recipe_file import read_recipe
 from rl.scoring import RewardPools, Scorer
 from rl.sft import SftLoop
-from rl.checkpoint import StageState
 from rl.sources import SourceOpener
 from rollouts.hf_engine import HfEngine
 

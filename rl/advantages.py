@@ -77,8 +77,9 @@ def _gae_of_block(
     if (rises <= 1).all():
         return _gae_without_holes(rewards, values, mask, after, gamma, decay)
     order = torch.argsort(~mask, dim=1, stable=True)  # the sampled tokens of each row first
-    dense = (x.gather(1, order) for x in (rewards, values, mask))
-    return torch.zeros_like(rewards).scatter_(1, order, _gae_without_holes(*dense, after, gamma, decay))
+    dense_r, dense_v, dense_m = rewards.gather(1, order), values.gather(1, order), mask.gather(1, order)
+    dense = _gae_without_holes(dense_r, dense_v, dense_m, after, gamma, decay)
+    return torch.zeros_like(rewards).scatter_(1, order, dense)
 
 
 def _gae_without_holes(
@@ -106,10 +107,7 @@ def _decayed_suffix_sums(x: Tensor, decay: Tensor) -> Tensor:
         x = torch.nn.functional.pad(x, (0, -length % _CHUNK))
     chunks = x.view(num_rows, -1, _CHUNK)
     within, to_end = _powers(decay)
-    if len(decay) > 1:
-        sums = torch.bmm(chunks, within)
-    else:
-        sums = chunks.view(-1, _CHUNK).mm(within[0]).view(chunks.shape)
+    sums = torch.bmm(chunks, within) if len(decay) > 1 else chunks.view(-1, _CHUNK).mm(within[0]).view(chunks.shape)
     if chunks.shape[1] > 1:
         incoming = _decayed_suffix_sums(sums[:, 1:, 0].contiguous(), decay**_CHUNK)  # into each chunk but the last
         sums[:, :-1].addcmul_(incoming[..., None], to_end[:, None])

@@ -5,13 +5,14 @@ import pytest
 
 from rollouts.tasks import TASKS, load_task
 from rollouts.tasks.requests import gold_utility, utility
+from rollouts.tasks.running_total import right_steps
 
 ALPHABET = set(
     "0123456789+=^?!.,:(){}\\ \n"
     "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     "abcdefghijklmnopqrstuvwxyz"
 )
-VARIANTS = [("addition", {}), ("text_screen", {}), ("requests", {}), ("digit_maxima", {}),
+VARIANTS = [("addition", {}), ("text_screen", {}), ("requests", {}), ("digit_maxima", {}), ("running_total", {}),
             ("digit_maxima", {"references": [4, 8]})]
 PROMPT = "User: Where is my red bike? I am Ann.\nBot:"
 
@@ -192,7 +193,7 @@ def test_the_synthesis_prompt_comes_from_the_given_template():
 
 
 def test_an_unknown_task_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="'additon'.*addition, digit_maxima, requests, text_screen"):
+    with pytest.raises(ValueError, match="'additon'.*addition, digit_maxima, requests, running_total, text_screen"):
         load_task("additon")
 
 
@@ -221,3 +222,20 @@ def test_a_value_that_is_not_allowed_is_named(name, args, message):
 def test_every_task_loads_with_its_defaults():
     for name in TASKS:
         assert "prompt" in load_task(name).problem(random.Random(0))
+
+
+def test_running_totals_are_worth_what_comes_before_the_first_slip():
+    # 3, 3+5=8, 8+9=17, 17+2=19; a slip at the second step spoils all after it
+    prompt = "3, 5, 9, 2:"
+    answers = [" 33 58 97 29", " 33 59 98 20", " 33 58", "", " 33 58 97 29 3", "33 58 97 29"]
+    assert right_steps([prompt] * 6, answers) == [1.0, 0.25, 0.5, 0.0, 0.0, 1.0]
+
+
+def test_the_annotator_of_running_totals_slips_at_the_stated_rate():
+    rng = random.Random(0)
+    exact, sloppy = load_task("running_total", slip=0.0), load_task("running_total", length=1, slip=0.15)
+    for _ in range(50):
+        row = exact.demonstration(rng)
+        assert right_steps([row["prompt"]], [row["completion"]]) == [1.0]
+    rows = [sloppy.demonstration(rng) for _ in range(4000)]
+    assert within(rate(1 - share for row in rows for share in right_steps([row["prompt"]], [row["completion"]])), 0.15)

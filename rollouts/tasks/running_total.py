@@ -62,7 +62,7 @@ def _share(prompt: str, completion: str) -> float:
     if len(completion) > 3 * len(digits):
         return 0.0  # a response that goes on and on is no better than none
     wanted = list(_steps(digits))
-    return sum(given == step for given, step in zip(completion.split(" ")[1:], wanted)) / len(wanted)
+    return sum(given == step for given, step in zip(completion.split(), wanted)) / len(wanted)
 
 
 def _steps(digits: list[int]) -> Iterator[str]:
