@@ -123,8 +123,8 @@ class EnginePool(Engine):
         self._weights: tuple[Any, int] | None = None
         self.restarts = 0
 
-    def wait_ready(self) -> None:
-        """Returns once every engine has loaded its model.
+    def wait_ready(self) -> float:
+        """Returns once every engine has loaded its model: the seconds that the slowest took in its own process.
 
         Raises:
             RunFailed: an engine does not start.
@@ -132,7 +132,7 @@ class EnginePool(Engine):
         import ray
 
         try:
-            ray.get([actor.ready.remote() for actor in self._actors], timeout=self._start_timeout_s)
+            return max(ray.get([actor.ready.remote() for actor in self._actors], timeout=self._start_timeout_s))
         except ray.exceptions.RayError as error:
             raise RunFailed(f"a rollout engine did not start: {_last_line(error)}") from error
 

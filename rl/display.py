@@ -195,5 +195,6 @@ class LiveDisplay:
 
 def _summary(record: StageRecord) -> str:
     scores = [f"{name} {_score(record.before, name)} -> {value:.3f}" for name, value in record.after.items()]
-    details = [f"{name} {value:.3f}" for name, value in record.details.items()]
+    # Details of a held-out set, named set/detail, are many: they stand in state.json and in the report.
+    details = [f"{name} {value:.3f}" for name, value in record.details.items() if "/" not in name]
     return "  ".join([*scores, *details])

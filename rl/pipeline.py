@@ -26,6 +26,7 @@ from rl.report import write_report
 from rl.run_directory import RunDirectory, StageRecord, folder_written_aside, open_run_directory
 from rl.scoring import RewardPools, Scorer
 from rl.sources import SourceOpener, held_out_rows
+from rl.startup import StartupClock
 from rollouts.prompts import MixedSource, row_id, to_prompt
 from rollouts.rows import DatasetError, Row
 
@@ -70,24 +71,34 @@ def _parts(
     recipe: Recipe, run: RunDirectory, display: Display, interrupt: InterruptRequest
 ) -> Iterator[PipelineParts]:
     """Ray, engines, learner and reward workers, started side by side and ended together."""
-    threading.Thread(target=_import_torch, daemon=True).start()  # seconds, while Ray starts
+    clock = StartupClock()
+    threading.Thread(target=_import_torch, args=(clock,), daemon=True).start()  # seconds, while Ray starts
     engine_cpus = recipe.engine.replicas * recipe.engine.cpus
     learner_cpus = 0.0 if recipe.learner.in_driver else recipe.learner.ranks * recipe.learner.cpus
     reward_cpus = sum(reward.workers * reward.actor.cpus for reward in rewards_of(recipe) if reward.actor)
     num_cpus = max(math.ceil(engine_cpus + learner_cpus + reward_cpus), 1)
     models: dict[str, str] = {}
-    with RewardPools(models) as pools, ray_cluster(recipe.ray, num_cpus=num_cpus):
-        model_path = _model_path(recipe, run)
+    with contextlib.ExitStack() as stack:
+        pools = stack.enter_context(RewardPools(models))
+        with clock.part("Ray"):
+            stack.enter_context(ray_cluster(recipe.ray, num_cpus=num_cpus))
+        with clock.part("model"):
+            model_path = _model_path(recipe, run)
         engine = _start_engines(recipe, model_path, display) if _needs_engine(recipe) else None
-        parts = PipelineParts(recipe, run, display, interrupt, pools, models, model_path, engine)
+        with clock.part("learner"):
+            parts = PipelineParts(recipe, run, display, interrupt, pools, models, model_path, engine)
+        started = clock.stop()
+        run.write_json(run.path / "startup.json", asdict(started))
+        display.message(str(started))
         try:
             yield parts
         finally:
             display.close()
 
 
-def _import_torch() -> None:
-    import rl.learner  # noqa: F401
+def _import_torch(clock: StartupClock) -> None:
+    with clock.part("imports"):
+        import rl.learner  # noqa: F401
 
 
 def _model_path(recipe: Recipe, run: RunDirectory) -> str:
@@ -256,7 +267,10 @@ class PipelineParts:
         """The engines, once they are ready."""
         assert self.engine is not None, "a recipe with rollouts starts engines"
         if not self._engine_ready:
-            self.engine.wait_ready()
+            start = time.monotonic()
+            seconds = self.engine.wait_ready()
+            waited = time.monotonic() - start
+            self.display.message(f"engines took {seconds:.1f} s to start; the run waited {waited:.1f} s for them")
             self._engine_ready = True
         return self.engine
 

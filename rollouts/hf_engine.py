@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ class HfEngine:
     """Implements `rollouts.engine.Engine`."""
 
     def __init__(self, model: str, *, max_num_seqs: int, device: str, trust_remote_code: bool = False) -> None:
+        start = time.monotonic()
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             model, dtype=torch.float32, trust_remote_code=trust_remote_code
         )
@@ -25,10 +27,11 @@ class HfEngine:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
         self._max_num_seqs = max_num_seqs
         self._version = -1
+        self._start_s = time.monotonic() - start
 
-    def ready(self) -> bool:
-        """Returns once the model is loaded."""
-        return True
+    def ready(self) -> float:
+        """Returns once the model is loaded: the seconds that it took."""
+        return self._start_s
 
     def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
         """See `Engine.generate`. Requests of like length and equal sampling share a batch."""

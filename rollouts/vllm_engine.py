@@ -6,6 +6,7 @@ learner. The environment below has to be set before vllm is imported.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,15 +48,17 @@ class VllmEngine:
     """Implements `rollouts.engine.Engine`."""
 
     def __init__(self, settings: VllmSettings) -> None:
+        start = time.monotonic()
         from vllm import LLM
 
         self._version = -1
         self._llm = LLM(**engine_arguments(settings))
         self._config = self._llm.llm_engine.vllm_config
+        self._start_s = time.monotonic() - start
 
-    def ready(self) -> bool:
-        """Returns once the model is loaded."""
-        return True
+    def ready(self) -> float:
+        """Returns once the model is loaded: the seconds that it took, imports included."""
+        return self._start_s
 
     def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
         """See `Engine.generate`."""
