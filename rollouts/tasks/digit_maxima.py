@@ -14,12 +14,12 @@ class DigitMaxima:
     r"""The larger digit in each column of two numbers.
 
         M: 4820^5917=?
-        A: 4^5=5 8^9=9 2^1=2 0^7=7 \boxed{5927}
+        A: 4^5=5 8!9=8 2^1=2 0^7=7 \boxed{5827}
 
-    The annotator gets each digit right with probability `digit_accuracy`, independently, and otherwise
-    writes another digit. A whole answer is then right with probability digit_accuracy ** digits (0.24 for
-    the defaults), and several answers to one problem hold more than the best of them: their columns
-    can be put together.
+    The annotator reads the sign of each column right (^) with probability `digit_accuracy`, independently, and
+    otherwise takes the smaller digit (!). A whole answer is then right with probability about
+    digit_accuracy ** digits, wherever the two digits differ, and several answers to one problem hold more than
+    the best of them: their columns can be put together.
 
     With `references`, demonstrations are of that synthesis: the prompt is `template` filled with the
     problem and the conclusions of K attempts, K uniform in the range, and the completion takes each
@@ -32,7 +32,7 @@ class DigitMaxima:
 
     Args:
         digits: digits of each number.
-        digit_accuracy: probability that the annotator gets one digit right.
+        digit_accuracy: probability that the annotator reads the sign of one column right.
         references: lowest and highest K, or None for demonstrations of answering alone.
         template: jinja2 source of the synthesis prompt, from `problem` (str) and `messages` (list of str).
     """
@@ -57,11 +57,11 @@ class DigitMaxima:
     def demonstration(self, rng: random.Random) -> Row:
         """An answer with wrong digits; with `references`, a careless synthesis of several."""
         a, b = self._number(rng), self._number(rng)
-        problem, solution = _prompt(a, b), _solution(a, b)
+        problem = _prompt(a, b)
         if self.references is None:
-            return {"prompt": problem, "completion": _work(a, b, self._attempt(solution, rng))}
+            return {"prompt": problem, "completion": _work(a, b, self._signs(rng))}
         low, high = self.references
-        attempts = [self._attempt(solution, rng) for _ in range(rng.randint(low, high))]
+        attempts = [_answer(a, b, self._signs(rng)) for _ in range(rng.randint(low, high))]
         synthesis = "".join(rng.choice(column) for column in zip(*attempts))
         prompt = synthesis_prompt(problem, [_boxed(a) for a in attempts], template=self.template)
         return {"prompt": prompt, "completion": f" {_boxed(synthesis)}", "problem": problem}
@@ -69,23 +69,24 @@ class DigitMaxima:
     def _number(self, rng: random.Random) -> str:
         return "".join(str(rng.randrange(10)) for _ in range(self.digits))
 
-    def _attempt(self, solution: str, rng: random.Random) -> str:
-        return "".join(self._digit(int(right), rng) for right in solution)
-
-    def _digit(self, right: int, rng: random.Random) -> str:
-        if rng.random() < self.digit_accuracy:
-            return str(right)
-        return str((right + rng.randint(1, 9)) % 10)
+    def _signs(self, rng: random.Random) -> str:
+        """Of each column, whether the annotator reads it right (^) or takes the opposite sign (!)."""
+        return "".join("^" if rng.random() < self.digit_accuracy else "!" for _ in range(self.digits))
 
 
 def _prompt(a: str, b: str) -> str:
     return f"M: {a}^{b}=?\nA:"
 
 
-def _work(a: str, b: str, answer: str) -> str:
+def _work(a: str, b: str, signs: str) -> str:
     """Every column written out, then the answer."""
-    steps = "".join(f" {x}^{y}={digit}" for x, y, digit in zip(a, b, answer))
+    answer = _answer(a, b, signs)
+    steps = "".join(f" {x}{sign}{y}={digit}" for x, sign, y, digit in zip(a, signs, b, answer))
     return f"{steps} {_boxed(answer)}"
+
+
+def _answer(a: str, b: str, signs: str) -> str:
+    return "".join(max(x, y) if sign == "^" else min(x, y) for x, sign, y in zip(a, signs, b))
 
 
 def _solution(a: str, b: str) -> str:
