@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -28,8 +27,6 @@ class Measurement:
     rewards: Mapping[str, float]
     """mean reward by prompt_id, to compare with at the end of the next stage"""
     details: Mapping[str, float]
-    messages: Mapping[str, Sequence[Sequence[Any]]] = field(default_factory=dict)
-    """of a synthesis: [conclusion, reward] of each answer by prompt_id"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class HeldOutSet:
         )
         scored = self.scorer.score(trajectories).scored
         if section.synthesis is not None:
-            return self._synthesis(section.synthesis, scored, engine, tokenizer, seed=seed, before=before)
+            return self._synthesis(section.synthesis, scored, engine, tokenizer, seed=seed)
         rewards = mean_reward_by_prompt(scored)
         score = self._score(scored, rewards, before)
         details = {**_details(scored, section.success), **self._certainty(scored, rewards, before, score)}
@@ -100,38 +97,40 @@ class HeldOutSet:
         tokenizer: PreTrainedTokenizerBase,
         *,
         seed: int,
-        before: Measurement | None,
     ) -> Measurement:
-        """One synthesis per problem from `width` messages, beside one sample and majority vote on the same messages.
+        """One synthesis per problem from the `width` messages that the policy has just written.
 
-        The score is of messages sampled at the start of the stage, as in a message cache; the details `own_...` are
-        of messages that the policy has written now. Where nothing was measured before, both are the same.
+        The details compare it with one sample and with majority vote on the same messages.
         """
-        own: dict[str, list[tuple[str, float]]] = {}
+        messages: dict[str, list[tuple[str, float]]] = {}
         for item in scored:
             conclusion = compact(item.trajectory.completion, conclusion=synthesis.conclusion)
-            own.setdefault(item.trajectory.prompt.prompt_id, []).append((conclusion, item.reward))
-        results: list[tuple[float, dict[str, float]]] = []
-        for messages in (before.messages, own) if before and before.messages else (own,):
-            prompts = [
-                self._fitting(prompt, messages[prompt.prompt_id], tokenizer, random.Random(f"{seed} {index}"))
-                for index, prompt in enumerate(self.prompts)
-                if prompt.prompt_id in messages
-            ]
-            sampling = replace(as_sampling(self.section.sampling), max_tokens=synthesis.max_tokens)
-            answers = collect(engine, prompts, samples_per_prompt=1, sampling=sampling, seed=seed + 1)
-            results.append(_synthesis_numbers(messages, self.scorer.score(answers).scored, self.section.success))
-        (accuracy, details), (own_accuracy, own_details) = results[0], results[-1]
-        details |= {"own_synthesis": own_accuracy} | {f"own_{name}": x for name, x in own_details.items()}
-        return Measurement(accuracy, {}, details, own)
+            messages.setdefault(item.trajectory.prompt.prompt_id, []).append((conclusion, item.reward))
+        prompts = [
+            self._fitting(prompt, messages[prompt.prompt_id], tokenizer, random.Random(f"{seed} {index}"))
+            for index, prompt in enumerate(self.prompts)
+            if prompt.prompt_id in messages
+        ]
+        sampling = replace(as_sampling(self.section.sampling), max_tokens=synthesis.max_tokens)
+        answers = collect(engine, prompts, samples_per_prompt=1, sampling=sampling, seed=seed + 1)
+        graded = self.scorer.score(answers).scored
+        return Measurement(
+            score=_share([item.reward >= self.section.success for item in graded]),
+            rewards={},
+            details=_synthesis_numbers(messages, graded, self.section.success),
+        )
 
     def _fitting(
-        self, problem: Prompt, answers: Sequence[Sequence[Any]], tokenizer: PreTrainedTokenizerBase, rng: random.Random
+        self,
+        problem: Prompt,
+        answers: Sequence[tuple[str, float]],
+        tokenizer: PreTrainedTokenizerBase,
+        rng: random.Random,
     ) -> TokenizedPrompt:
         """The synthesis prompt with as many of the shuffled messages as leave room for the response."""
         synthesis = self.section.synthesis
         assert synthesis is not None
-        messages = [str(conclusion) for conclusion, _ in answers]
+        messages = [conclusion for conclusion, _ in answers]
         rng.shuffle(messages)
         while True:
             prompt = tokenized(tokenizer, _synthesis_of(problem, messages, synthesis))
@@ -141,16 +140,19 @@ class HeldOutSet:
 
 
 def _synthesis_numbers(
-    messages: Mapping[str, Sequence[Sequence[Any]]], graded: Sequence[ScoredTrajectory], success: float
-) -> tuple[float, dict[str, float]]:
-    """(accuracy of the syntheses, what one sample and majority vote reach on the same messages)."""
+    messages: Mapping[str, Sequence[tuple[str, float]]], graded: Sequence[ScoredTrajectory], success: float
+) -> dict[str, float]:
+    """What one sample and majority vote reach on the same messages, and how often a synthesis is right without them.
+
+    `messages` holds (conclusion, reward) of each answer by prompt_id; `graded` the syntheses.
+    """
     right = {key: [reward >= success for _, reward in answers] for key, answers in messages.items()}
     emergent = [
         item.reward >= success
         for item in graded
         if not any(right[str(item.trajectory.prompt.columns["problem_id"])])
     ]
-    details = {
+    return {
         "single_sample": _share([hit for hits in right.values() for hit in hits]),
         "majority_vote": _share([_majority_right(messages[key], hits) for key, hits in right.items()]),
         "any_right": _share([any(hits) for hits in right.values()]),
@@ -158,10 +160,9 @@ def _synthesis_numbers(
         "problems_without_right_message": float(len(emergent)),
         "completion_tokens_mean": _mean_tokens([item.trajectory for item in graded]),
     }
-    return _share([item.reward >= success for item in graded]), details
 
 
-def _majority_right(answers: Sequence[Sequence[Any]], hits: Sequence[bool]) -> bool:
+def _majority_right(answers: Sequence[tuple[str, float]], hits: Sequence[bool]) -> bool:
     conclusions = [conclusion for conclusion, _ in answers]
     return hits[conclusions.index(majority(conclusions))]
 

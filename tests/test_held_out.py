@@ -6,7 +6,7 @@ import pytest
 from fakes import TorchEngine, tiny_model
 from transformers import AutoConfig, AutoTokenizer
 
-from rl.held_out import HeldOutSet, outcomes, win_rate
+from rl.held_out import HeldOutSet, _synthesis_numbers, outcomes, win_rate
 from rl.recipe import EvaluationSection
 from rl.scoring import RewardPools, Scorer
 from rollouts.trajectory import Prompt, prompt_id_of
@@ -37,25 +37,19 @@ def parts(tmp_path_factory):
         yield HeldOutSet(section, prompts, Scorer(section.rewards, pools), 64), engine, tokenizer
 
 
-def test_without_an_earlier_measurement_each_synthesis_prompt_is_sampled_once(parts):
+def test_a_synthesis_is_of_messages_that_the_policy_has_just_written(parts):
     held_out, engine, tokenizer = parts
     engine.calls = []
-    first = held_out.measure(engine, tokenizer, seed=0, before=None)
+    measured = held_out.measure(engine, tokenizer, seed=0, before=None)
     assert engine.calls == [6, 2]  # 2 problems x 3 messages, then 2 syntheses
-    assert first.score == first.details["own_synthesis"]
-    assert first.details["single_sample"] == first.details["own_single_sample"]
+    assert {"single_sample", "majority_vote", "emergent_correctness_rate"} <= set(measured.details)
 
 
-def test_with_one_both_kinds_of_messages_are_synthesized(parts):
-    held_out, engine, tokenizer = parts
-    engine.calls = []
-    first = held_out.measure(engine, tokenizer, seed=0, before=None)
-    wrong = {key: [["no", -1.0]] * 3 for key in first.messages}
-    engine.calls = []
-    second = held_out.measure(engine, tokenizer, seed=0, before=dataclasses.replace(first, messages=wrong))
-    assert engine.calls == [6, 2, 2]
-    assert second.details["single_sample"] == 0.0  # of the earlier messages, all wrong
-    assert second.details["own_single_sample"] == first.details["single_sample"]
+def test_one_sample_and_majority_vote_are_of_the_same_messages():
+    # x: two answers of three are right and agree; y: one is right, the two wrong ones agree
+    messages = {"x": [("7", 1.0), ("8", 0.0), ("7", 1.0)], "y": [("1", 0.0), ("1", 0.0), ("2", 1.0)]}
+    numbers = _synthesis_numbers(messages, [], 1.0)
+    assert (numbers["single_sample"], numbers["majority_vote"], numbers["any_right"]) == (0.5, 0.5, 1.0)
 
 
 def test_win_rate_counts_a_tie_as_half():

@@ -25,8 +25,8 @@ class DigitMaxima:
     problem and the conclusions of K attempts, K uniform in the range, and the completion takes each
     digit from one of them at random, which is the right method without the judgement.
 
-        Ref: \boxed{5227}
-        Ref: \boxed{8920}
+        Ref: \boxed{5820}
+        Ref: \boxed{4927}
         M: 4820^5917=?
         A: \boxed{5920}
 
@@ -38,7 +38,7 @@ class DigitMaxima:
     """
 
     digits: int = 4
-    digit_accuracy: float = 0.7
+    digit_accuracy: float = 0.6
     references: tuple[int, int] | list[int] | None = None
     template: str = SYNTHESIS_TEMPLATE
 
