@@ -38,7 +38,7 @@ class DigitMaxima:
     """
 
     digits: int = 4
-    digit_accuracy: float = 0.6
+    digit_accuracy: float = 0.5
     references: tuple[int, int] | list[int] | None = None
     template: str = SYNTHESIS_TEMPLATE
 
