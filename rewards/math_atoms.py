@@ -114,6 +114,8 @@ class AtomReader:
             return self._number(text)
         if kind == "letter":
             return self._letter(text)
+        if kind == "function":
+            return self._application(text)
         if kind == "text":
             return self._text(text.strip())
         if kind == "begin":
@@ -188,19 +190,31 @@ class AtomReader:
 
     def _letter(self, text: str) -> Node:
         name = text
-        primes = ""
-        while self.accept("'"):
-            primes += "'"
+        primes = self._primes()
         if self.accept("_"):
             name += "_" + self._subscript()
+            primes += self._primes()
         if name + primes == "e":
             return Node("const", (), "e")
         if name + primes == "i":
             return Node("const", (), "i")
         node = Node("sym", (), name + primes)
-        if text in ("f", "g", "h", "F", "G", "P", "W", "T", "S", "Q") and self.peek() == "(" and not self.spaced():
+        if self.peek() == "(" and not self.spaced() and (text in "fghFGPWTSQ" or self._holds_pair()):
             return self._application(name + primes)
         return node
+
+    def _holds_pair(self) -> bool:
+        """Whether a capital letter stands before brackets that hold a list, as in A(1, 2) and C(10, 3)."""
+        if not self.tokens[self.position - 1].text.isupper():
+            return False
+        rest = [token.text for token in self.tokens[self.position : self.position + 24]]
+        return ")" in rest and "," in rest[: rest.index(")")]
+
+    def _primes(self) -> str:
+        primes = ""
+        while self.accept("'"):
+            primes += "'"
+        return primes
 
     def _application(self, name: str) -> Node:
         self.expect("(")
@@ -234,7 +248,7 @@ class AtomReader:
             return self._letter(content)
         if content in FUNCTIONS:
             return self._command("\\" + content)
-        if re.fullmatch(r"[-+]?[\d.,/ ]+", content):
+        if re.fullmatch(r"[-+\d.,/()\[\] ]+", content):
             return self.nested(content)
         return Node("text", (), normal_words(content))
 
@@ -341,6 +355,10 @@ class AtomReader:
         closing = self.accept(*_CLOSE, "[")
         if not closing:
             raise Unparsable("a bracket that is not closed")
+        if inner.kind == "list" and inner.name and all(a.kind in ("rel", "list") for a in inner.args):
+            return inner  # (x > 4 and x < 5)
+        if inner.kind == "list" and (opening, closing) == ("[", "]") and all(a.kind == "tuple" for a in inner.args):
+            return inner
         if inner.kind == "list":
             left = "(" if opening in ("(", "\\langle", "]") else "["
             right = ")" if closing in (")", "\\rangle", "[") else "]"
@@ -381,6 +399,8 @@ class AtomReader:
         return Node("abs", (inner,))
 
     def _matrix(self, environment: str) -> Node:
+        if environment in ("cases", "aligned", "align*", "gathered", "dcases"):
+            return self._cases()
         if environment not in ("pmatrix", "bmatrix", "vmatrix", "matrix", "array", "smallmatrix", "Bmatrix"):
             raise Unparsable(f"the environment {environment}")
         rows: list[list[Node]] = [[]]
@@ -399,4 +419,32 @@ class AtomReader:
         if not rows or len({len(row) for row in rows}) != 1:
             raise Unparsable("a matrix with uneven rows")
         node = Node("matrix", tuple(cell for row in rows for cell in row), f"{len(rows)}x{len(rows[0])}")
+        if node.name.endswith("x1") and len(rows) > 1 and all(cell.kind == "rel" for cell in node.args):
+            return Node("list", node.args, "and")  # a system of equations
         return Node("func", (node,), "det") if environment == "vmatrix" else node
+
+    def _cases(self) -> Node:
+        """A system of equations as a list; the lines of a piecewise definition as pairs (value, condition)."""
+        rows: list[Node] = []
+        while self.kind() != "end":
+            if self.at_end():
+                raise Unparsable("an environment that is not closed")
+            cells = [self.item()]
+            while self._skip_condition_word():
+                if self.kind() not in ("end", "newline"):
+                    cells.append(self.item())
+            if self.kind() == "newline":
+                self.position += 1
+            rows.append(cells[0] if len(cells) == 1 else Node("tuple", tuple(cells), "()"))
+        self.position += 1
+        return Node("list", tuple(rows), "and")
+
+    def _skip_condition_word(self) -> bool:
+        """Past "&", a comma, "if" and the like, between a value and its condition."""
+        start = self.position
+        while not self.at_end() and (
+            (self.kind() == "op" and self.peek() in ("&", ","))
+            or (self.kind() == "text" and self.peek().strip(" ,").lower() in ("if", "for", "when", "where", ""))
+        ):
+            self.position += 1
+        return self.position > start

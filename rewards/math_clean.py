@@ -23,6 +23,7 @@ _CHARACTERS = str.maketrans(
         "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ",
         "λ": r"\lambda ", "μ": r"\mu ", "σ": r"\sigma ", "φ": r"\phi ", "ω": r"\omega ", "Δ": r"\Delta ",
         "⟨": r"\langle ", "⟩": r"\rangle ", "或": " or ", "且": " and ", "和": " and ", "→": r" \to ", "∖": r" \setminus ",
+        "∶": ":", "∠": r"\angle ", "△": r"\triangle ", "ℏ": r"\hbar ", "ħ": r"\hbar ",
         "⁄": "/", "∕": "/", "，": ",", "、": ",", "；": ";", "：": ":",
         "（": "(", "）": ")", "％": "%", "∛": r"\sqrt[3] ", "〈": r"\langle ", "〉": r"\rangle ", "′": "'", "’": "'",
         "“": '"', "”": '"',
@@ -36,6 +37,7 @@ _DROPPED = re.compile(
     r"hspace\*?\{[^{}]*\}|vspace\*?\{[^{}]*\}|(?:text)?color\s*\{[^{}]*\})(?![a-zA-Z])"
 )
 _SPACES = re.compile(r"\\q?quad|\\(?:enspace|thinspace|space)(?![a-zA-Z])|(?<!\\)\\[;: ]|~")
+_BETWEEN_EQUATIONS = re.compile(r"(?<==)([^=]*?)(?:\\q?quad(?![a-zA-Z])|\$\s+\$)(?=[^=,]*=)")
 _RENAMED = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le", "geq": "ge",
     "leqslant": "le", "geqslant": "ge", "neq": "ne", "lt": "<", "gt": ">", "varnothing": "emptyset", "ast": "cdot",
@@ -47,7 +49,11 @@ _RENAMED = {
 }  # fmt: skip
 _OVER = re.compile(r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}")
 _CHOOSE = re.compile(r"\{?([^{}\s]+)\s*\\choose\s*([^{}\s]+)\}?")
-_SUCH_THAT = re.compile(r"(\\\{\s*[a-zA-Z](?:\s*\\in\s*\\mathbb\s*\{?\s*[RNZQ]\s*\}?)?\s*):")
+_SUCH_THAT = re.compile(r"(\\\{\s*[a-zA-Z](?:\s*\\in\s*\\mathbb\s*\{?\s*[RNZQ]\s*\}?)?\s*)[:|]")
+_PRIMES = re.compile(r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|(\\prime(?![a-zA-Z])))")
+_SCRIPTS = re.compile(r"(?<=[a-zA-Z])\^(\d|\{[^{}]*\})_(\w|\{[^{}]*\})")  # v^2_0 is v_0^2
+_UNION_LETTER = re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])")
+_REPEATING = re.compile(r"(\d*\.\d*?)(\d)(\2*)\s*\(?repeating\)?")
 _INVERSE = re.compile(r"\b([fgh])\s*\^\s*(?:\{\s*-\s*1\s*\}|-1)\s*\(")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _WRAPPERS = re.compile(
@@ -65,10 +71,13 @@ _ELLIPSIS = re.compile(r"\\(?:ldots|cdots|dots|dotsc|dotsb)(?![a-zA-Z])|…")
 def clean(answer: str) -> str:
     """The answer without dollar signs, spacing, styles, units of currency, markdown and final punctuation."""
     text = _unicode(answer)
+    if r"\\begin" in text:
+        text = text.replace("\\\\", "\\")  # every backslash doubled, those of new lines too
     if r"\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z()\[\]{}])", r"\\", text)  # escaped once too often
     text = _THOUSANDS_TEX.sub("", text)
     text = re.sub(r"(?<!\\)\\[!,]", " ", text).replace("{,}", ",")
+    text = _BETWEEN_EQUATIONS.sub(r"\1 , ", text)
     text = _SPACES.sub(" ", _DROPPED.sub(" ", text))
     text = _COMMAND.sub(_rename, text)
     text = text.replace(r"\$", "").replace("$", " ").replace(r"\%", "%").replace(r"\#", "#").replace(r"\&", "&")
@@ -76,6 +85,10 @@ def clean(answer: str) -> str:
     text = text.replace("{:}", ":")
     text = _SUCH_THAT.sub(r"\1 \\mid ", text)
     text = _INVERSE.sub(r"\1_{inv}(", text)
+    text = _SCRIPTS.sub(r"_\2^\1", _PRIMES.sub(lambda m: "'" * m.group().count("prime"), text))
+    text = _UNION_LETTER.sub(r" \\cup ", _REPEATING.sub(r"\1\\overline{\2}", text))
+    text = re.sub(r"(?<!\d)\.(?=\s*\\overline)", "0.", text)
+    text = re.sub(r"^<([^<>=]*,[^<>=]*)>$", r"\\langle \1 \\rangle", text.strip())
     text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
     text = re.sub(r"(?<=\d)\s*\^?\s*\{?\s*(?:\\text\s*\{\s*|\\mathrm\s*\{\s*)?(?:st|nd|rd|th)\s*\}?\}?$", "", text)
     text = _OVER.sub(r"\\frac{\1}{\2}", _unwrap(text))

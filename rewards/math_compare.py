@@ -6,7 +6,13 @@ import itertools
 from collections.abc import Sequence
 
 from rewards import math_sets
-from rewards.math_labels import expand_signs, simplify_relations, unlabel_pair
+from rewards.math_labels import (
+    expand_signs,
+    simplify_relations,
+    unlabel_pair,
+    with_free_names,
+    without_geometry,
+)
 from rewards.math_matrix import matrix_arithmetic
 from rewards.math_node import Node, Unparsable
 from rewards.math_number import Number, Undefined, as_real, divide, evaluate, symbols_of
@@ -25,7 +31,8 @@ def same_answer(gold: Node, pred: Node) -> bool:
     if gold == pred:
         return True
     gold, pred = simplify_relations(matrix_arithmetic(gold)), simplify_relations(matrix_arithmetic(pred))
-    gold, pred = unlabel_pair(gold, pred)
+    gold, pred = without_geometry(*unlabel_pair(gold, pred))
+    pred = with_free_names(gold, pred)
     if gold == pred:
         return True
     return _same(expand_signs(gold), expand_signs(pred))
@@ -77,6 +84,8 @@ def _signed_infinity(node: Node) -> int:
 def _same_relation_or_set(gold: Node, pred: Node) -> bool:
     if gold.kind == pred.kind == "rel" and _same_relation(gold, pred):
         return True
+    if gold.kind == pred.kind == "rel" and symbols_of(gold) != symbols_of(pred):
+        return False  # a > 0 is not b > 0
     first, second = math_sets.as_real_set(gold), math_sets.as_real_set(pred)
     if first is not None and second is not None:
         return math_sets.same_set(first, second)
@@ -95,6 +104,8 @@ def _same_relation(gold: Node, pred: Node) -> bool:
             return True
     if len(gold.args) == len(pred.args) == 2:
         return _proportional(gold, pred)
+    if set(gold.name.split(";")) == set(pred.name.split(";")) == {"="}:
+        return _same_items(gold.args, pred.args, ordered=False)
     return False
 
 
@@ -140,6 +151,9 @@ def _same_collection(gold: Node, pred: Node) -> bool:
         brackets_match = gold.name == pred.name or len(gold.args) > 2
         return brackets_match and _same_items(gold.args, pred.args, ordered=True)
     if "matrix" in (gold.kind, pred.kind):
+        gold, pred = _rows_as_matrix(gold), _rows_as_matrix(pred)
+        if gold.kind == pred.kind:
+            return _same_matrix(gold, pred)
         return _same_items(_vector(gold), _vector(pred), ordered=True)
     if "tuple" in (gold.kind, pred.kind):
         other = pred if gold.kind == "tuple" else gold
@@ -156,6 +170,15 @@ def _same_collection(gold: Node, pred: Node) -> bool:
     single, many = (gold, pred) if gold.kind not in ("list", "set") else (pred, gold)
     distinct = _flat(many)
     return len(distinct) == 1 and _same(single, distinct[0])
+
+
+def _rows_as_matrix(node: Node) -> Node:
+    """[[1, 2], [3, 4]] as a matrix."""
+    is_rows = node.kind == "list" and len({(row.kind, len(row.args)) for row in node.args}) == 1
+    if not is_rows or node.args[0].kind != "tuple" or node.args[0].name != "[]":
+        return node
+    cells = tuple(cell for row in node.args for cell in row.args)
+    return Node("matrix", cells, f"{len(node.args)}x{len(node.args[0].args)}")
 
 
 def _vector(node: Node) -> Sequence[Node]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 
 from rewards import math_slow, math_words
@@ -20,8 +19,9 @@ from rewards.math_node import Node, TooLarge, Unparsable
 _INTEGER = re.compile(r"[-+]?\d+")
 _AT_END = r"(?=\s*(?:$|[,;)\]}]))"  # of the answer or of an item
 _DEGREE = re.compile(
-    r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*(?:\\text\s*\{\s*[CFK]\s*\}|\\mathrm\s*\{\s*[CFK]\s*\}|[CFK]\b)?" + _AT_END
+    r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*(?:\\(?:text|mathrm)\s*\{\s*[CFK]\s*\}|[CFK]\b)?" + _AT_END
 )
+_SCALE = re.compile(r"(?<=\\circ)\s*\}?\s*(?:\\(?:text|mathrm)\s*\{\s*([CFK])\s*\}|([CFK])\b)")
 _DEGREE_WORD = re.compile(
     r"\s*(?:\\(?:text|mathrm)\s*\{\s*deg(?:ree)?s?\.?\s*\}|\bdeg(?:ree)?s?\b\.?)\s*(?:Celsius|Fahrenheit)?" + _AT_END,
     re.I,
@@ -33,6 +33,7 @@ _MODULUS = re.compile(
     r"\s*(?:\\pmod|\(\s*\\?(?:bmod|mod|text\s*\{\s*mod\s*\}|mathrm\s*\{\s*mod\s*\}))\s*\{?\s*(\w+)\s*\}?\s*\)?\s*$"
 )
 _DECIMAL_COMMA = re.compile(r"([-+]?\d+),(\d+)")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
 _IDENTICAL_IS_WRONG = re.compile(r"(?:/|\\div)\s*0(?![.\d])|\\frac\s*(?:\{[^{}]*\}|\d)\s*(?:\{\s*0\s*\}|0)")
 
 
@@ -149,6 +150,11 @@ def _readings(gold: str, pred: str) -> Iterator[tuple[str, str]]:
     """Pairs to compare, the plainest first: signs and units that only one side writes are forgiven."""
     gold, pred = _PERCENT_WORD.sub("%", gold), _PERCENT_WORD.sub("%", pred)
     gold, pred = _DEGREE_WORD.sub(r"^\\circ", gold), _DEGREE_WORD.sub(r"^\\circ", pred)
+    ours, theirs = _SCALE.search(gold), _SCALE.search(pred)
+    if ours and theirs:
+        if ours[ours.lastindex or 0] != theirs[theirs.lastindex or 0]:
+            return
+        gold, pred = _DEGREE.sub(r"^\\circ", gold), _DEGREE.sub(r"^\\circ", pred)
     ours, theirs = _MODULUS.search(gold), _MODULUS.search(pred)
     if ours and theirs and ours[1].strip() != theirs[1].strip():
         return
@@ -160,15 +166,22 @@ def _readings(gold: str, pred: str) -> Iterator[tuple[str, str]]:
     if joined[0] != gold and re.search(r",\s|;|\band\b|\{", pred):
         yield gold, pred
     yield from _decimal_commas(gold, pred)
+    if "_" in gold and "_" not in pred and re.search(r"[a-zA-Z]\d", pred):
+        yield joined[0], re.sub(r"(?<![a-zA-Z\\])([a-zA-Z])(\d+)", r"\1_{\2}", joined[1])
     yield from _forgiven_signs(*joined)
 
 
 def _decimal_commas(gold: str, pred: str) -> Iterator[tuple[str, str]]:
     """ "2,74" as 2.74 where the other side is a decimal with a point."""
     ours, theirs = _DECIMAL_COMMA.fullmatch(gold), _DECIMAL_COMMA.fullmatch(pred)
-    if theirs and re.fullmatch(r"[-+]?\d+\.\d+", gold):
+    if theirs and re.fullmatch(r"[-+]?\d+\.\d+", gold) and not _THOUSANDS.fullmatch(pred):
         yield gold, f"{theirs[1]}.{theirs[2]}"
-    if ours and re.fullmatch(r"[-+]?\d+\.\d+", pred) and (len(ours[2]) > 1 or ours[1].lstrip("+-") == "0"):
+    if (
+        ours
+        and re.fullmatch(r"[-+]?\d+\.\d+", pred)
+        and (len(ours[2]) > 1 or ours[1].lstrip("+-") == "0")
+        and not _THOUSANDS.fullmatch(gold)
+    ):
         yield f"{ours[1]}.{ours[2]}", pred
 
 
@@ -189,8 +202,9 @@ def _same_trees(gold: str, pred: str) -> bool:
 
 
 def _trees(gold: str, pred: str) -> tuple[tuple[str, Node | None], tuple[str, Node | None]]:
-    from rewards.math_units import conversion, split_unit
+    from rewards.math_units import conversion, join_compound, split_unit
 
+    gold, pred = join_compound(gold), join_compound(pred)
     (gold_core, gold_unit, gold_sure), (pred_core, pred_unit, pred_sure) = split_unit(gold), split_unit(pred)
     if not gold_sure and pred_unit is None and not (_is_plain_number(pred) and _is_spaced(gold)):
         gold_core, gold_unit = gold, None
@@ -236,5 +250,3 @@ def _check_simplified(pred: str, verdict: Verdict) -> Verdict:
         return verdict
     return Verdict(False, "not_simplified")
 
-
-_Fraction = Fraction

@@ -21,6 +21,7 @@ _END_TOKEN = re.compile(
     r"<\|(?:im_end|im_start|endoftext|eot_id|end_of_text|end|user|system)\|>|</s>|<eos>|<end_of_turn>"
 )
 _SPECIAL = re.compile(r"[∎■□✓✔✅🎉]|<\|[^|<>\s]{1,40}\|>|</?s>|<pad>|<bos>|<｜[^｜<>]{1,40}｜>")
+_CALCULATOR = re.compile(r"<<[^<>\n]{0,80}>>")  # the notes of GSM8K's solutions
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])")
 _BOX_GAP = re.compile(
     r"[\s$(){}\[\]\\]*(?:[\w$\\{}()=]+\s+){0,3}?[^.!?\n]{0,12}?(?:,|;|\band\b|\bor\b)[^.!?]{0,24}", re.S
@@ -51,9 +52,13 @@ _PHRASE = re.compile(
     | \b(?:choose|select|pick)[ ](?:option|choice|answer)?
     | \banswer[ ](?=[(]?[A-J][).\s])
     | \banswer[ ]*(?=\$|\\\(|\\\[)
+    | ^\W*(?:final[ ])?answer\W*\n
+    | \b(?:think|so|thus|hence|therefore)[ ,]+(?:it's|it[ ]is|it[ ]must[ ]be)[ ]+(?=\(?[A-J]\)?\W*$)
     )[ \t*_]*""",
-    re.X | re.I,
+    re.X | re.I | re.M,
 )
+_WEAK_PHRASE = re.compile(r"\W*(?:result|solution|conclusion|option|choice|结果|解|值)", re.I)
+_MAX_AFTER_WEAK = 400  # characters: "the solution is ..." far above the end is a step on the way
 _CHOICE_PROSE = re.compile(
     r"\b(?:option|choice|answer|statement)\s*\**\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b[^.\n]{0,40}?"
     r"\b(?:correct|right|answer|true|best)",
@@ -114,7 +119,7 @@ def drop_special_tokens(text: str) -> str:
         if _SPECIAL.sub("", text[: match.start()]).replace("assistant", "").strip():
             text = text[: match.start()]
             break
-    return _SPECIAL.sub("", text)
+    return _CALCULATOR.sub("", _SPECIAL.sub("", text))
 
 
 def boxes(text: str) -> list[tuple[int, int, str | None]]:
@@ -204,6 +209,8 @@ def _from_phrase(text: str) -> Extracted | None:
     for match in reversed(list(_PHRASE.finditer(text))):
         if choice is not None and choice.end() > match.end():
             break
+        if _WEAK_PHRASE.match(match.group()) and len(text) - match.end() > _MAX_AFTER_WEAK:
+            continue
         candidate = stated_answer(text[match.end() :])
         if candidate and not NOT_AN_ANSWER.match(candidate):
             return Extracted(candidate, "phrase")
@@ -214,7 +221,7 @@ def _whole_text(text: str) -> Extracted | None:
     """The text itself, when it is one line of mathematics or a word or two."""
     if not text or len(text) > 400 or "\n\n" in text:
         return None
-    if re.search(r"\d|\\", text) and _SENTENCE_WORDS.search(text):
+    if re.search(r"\d|\\", text) and (_SENTENCE_WORDS.search(text) or _CHINESE_SENTENCE.search(text)):
         return None
     outside = MATH_SPAN.sub(" ", text)
     if outside != text and re.search(
@@ -227,6 +234,9 @@ def _whole_text(text: str) -> Extracted | None:
 _SENTENCE_WORDS = re.compile(
     r"\b(?:so|then|thus|hence|we|it|is|the|let|therefore|get|gives|now|are|there|this|that|which)\b", re.I
 )
+
+
+_CHINESE_SENTENCE = re.compile(r"[\u4e00-\u9fff]{2,}[，,。][\u4e00-\u9fff]|[\u4e00-\u9fff]{3,}.*\d")
 
 
 def looks_like_answer(text: str) -> bool:

@@ -44,6 +44,8 @@ def simplify_relations(node: Node) -> Node:
     sides = node.args
     if all(not symbols_of(side) and side.kind not in ("text", "tuple", "list") for side in sides):
         return sides[-1] if _all_equal(sides) else node
+    if len(sides) > 2 and len({side.name for side in sides if side.kind == "sym"}) == len(sides):
+        return node  # a = b = c
     if is_label(sides[0]):
         last = sides[-1]
         return last if is_label(last) and not is_label(sides[0]) else Node("rel", (sides[0], last), "=")
@@ -63,8 +65,10 @@ def _is_identity(sides: Sequence[Node]) -> bool:
 def _all_equal(sides: Sequence[Node]) -> bool:
     try:
         values = [evaluate(side, {}) for side in sides]
-    except (Undefined, Unparsable):
+    except Unparsable:
         return True
+    except Undefined:
+        return False
     return all(close(value, values[0]) for value in values)
 
 
@@ -74,7 +78,7 @@ def is_label(node: Node) -> bool:
         return True
     if node.kind == "func":
         return node.name.startswith("?") or (len(node.args) == 1 and is_label(node.args[0])) or node.name == "arg"
-    if node.kind in ("abs", "tuple", "ratio", "degree", "list"):
+    if node.kind in ("abs", "tuple", "ratio", "degree", "list", "matrix"):
         return all(is_label(arg) for arg in node.args)
     if node.kind == "div":
         return all(_is_segment(arg) for arg in node.args) or all(_is_differential(arg) for arg in node.args)
@@ -107,7 +111,7 @@ def unlabel_pair(gold: Node, pred: Node) -> tuple[Node, Node]:
     if gold_label is not None and pred_label is not None:
         if _labels_differ(gold_label, pred_label):
             return gold, pred
-        return gold.args[1], pred.args[1]
+        return gold.args[1], rename(pred.args[1], _argument(pred_label), _argument(gold_label))
     if gold.kind == pred.kind == "list" and _records(gold) and _records(pred):
         return gold, pred
     return _unlabel(gold, other=pred), _unlabel(pred, other=gold)
@@ -116,9 +120,70 @@ def unlabel_pair(gold: Node, pred: Node) -> tuple[Node, Node]:
 def _labels_differ(a: Node, b: Node) -> bool:
     if a == b or "text" in (a.kind, b.kind):
         return False
+    if a.kind == b.kind == "func" and a.name == b.name and _argument(a) and _argument(b):
+        return False  # f(x) and f(t)
     if a.kind != b.kind:
         return not ({a.kind, b.kind} == {"sym", "func"} and any(n.kind == "sym" and n.name == "y" for n in (a, b)))
     return not (a.kind == "func" and a.args == b.args and a.name == b.name)
+
+
+def _argument(label: Node) -> str:
+    """x of the label f(x); empty for any other label."""
+    is_call = label.kind == "func" and label.name.startswith("?") and len(label.args) == 1
+    return label.args[0].name if is_call and label.args[0].kind == "sym" else ""
+
+
+def rename(node: Node, old: str, new: str) -> Node:
+    """The tree with one symbol under another name."""
+    if not old or not new or old == new:
+        return node
+    if node.kind == "sym" and node.name == old:
+        return Node("sym", (), new)
+    return dataclasses.replace(node, args=tuple(rename(arg, old, new) for arg in node.args))
+
+
+def with_free_names(gold: Node, pred: Node) -> Node:
+    """The prediction with its constant of integration, or the integer of its general solution, named as in `gold`."""
+    ours, theirs = symbols_of(gold) - symbols_of(pred), symbols_of(pred) - symbols_of(gold)
+    if len(ours) != 1 or len(theirs) != 1:
+        return pred
+    (new,), (old,) = ours, theirs
+    is_constant = new in _CONSTANTS and old in _CONSTANTS and _is_added(gold, new) and _is_added(pred, old)
+    is_integer = new in _INTEGERS and old in _INTEGERS and _multiplies_pi(gold, new) and _multiplies_pi(pred, old)
+    return rename(pred, old, new) if is_constant or is_integer else pred
+
+
+_CONSTANTS = frozenset({"C", "c", "K", "C_1", "c_1"})
+_INTEGERS = frozenset({"k", "n", "m", "l"})
+
+
+def _is_added(node: Node, name: str) -> bool:
+    node = node.args[-1] if node.kind == "rel" else node
+    return node.kind == "add" and node.args[-1] == Node("sym", (), name)
+
+
+def _multiplies_pi(node: Node, name: str) -> bool:
+    if node.kind == "mul" and Node("sym", (), name) in node.args and Node("const", (), "pi") in node.args:
+        return True
+    return any(_multiplies_pi(arg, name) for arg in node.args)
+
+
+def without_geometry(gold: Node, pred: Node) -> tuple[Node, Node]:
+    """A segment, angle or triangle as its letters where only one side writes the sign; A(1, 2) as (1, 2)."""
+    return _without_sign(gold, pred), _without_sign(pred, gold)
+
+
+def _without_sign(node: Node, other: Node) -> Node:
+    if node.kind != "func" or not node.name.startswith("?") or other.name == node.name:
+        return node
+    if node.name in ("?overline", "?triangle", "?angle", "?measuredangle"):
+        return node.args[0] if _is_segment(node.args[0]) and _is_segment(other) else node
+    if len(node.args) > 1 and node.name[1:].isupper():
+        if other.kind in ("tuple", "list"):
+            return Node("tuple", node.args, "()")
+        if node.name == "?C" and len(node.args) == 2:
+            return Node("func", node.args, "binom")
+    return node
 
 
 def _records(node: Node) -> bool:

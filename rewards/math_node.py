@@ -81,11 +81,15 @@ def whole_number(value: int) -> Node:
     return Node("num", (), str(value), Fraction(value))
 
 
+def _is_name(node: Node) -> bool:
+    return node.kind in ("sym", "func", "text") or (node.kind == "mul" and all(a.kind == "sym" for a in node.args))
+
+
 def relation(operators: list[str], sides: list[Node]) -> Node:
     """A chain of relations; what follows an approximation sign is a gloss, not the answer."""
     for i, operator in enumerate(operators):
         if operator == "~":
-            if i > 0 or sides[0].kind not in ("sym", "func", "text"):
+            if i > 0 or not _is_name(sides[0]):
                 operators, sides = operators[:i], sides[: i + 1]
                 break
             operators = ["=", *operators[1:]]

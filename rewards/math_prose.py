@@ -10,7 +10,8 @@ NOT_AN_ANSWER = re.compile(
     re.I,
 )
 _SENTENCE_END = re.compile(r"(?<=[^\s.])[.。!！?？](?=\s+[^\d\s]|\s*$)|(?<=[^\d\s])[.。](?=\s)|[。]|\bI hope\b|\n\s*\n")
-MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.S)
+MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$|\$\n([^$]{1,2000}?)\n\$|"
+    r"\$([^$]{0,2000}?\\begin\{[^$]{1,2000}?)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.S)
 _SPAN_JOIN = re.compile(r"\s*(?:,|;|\band\b|\bor\b|, and|, or)\s*")
 _HEDGE = re.compile(
     r"\b(?:either|maybe|perhaps|possibly|might|could be|not sure|guess)\b|\?|"
@@ -18,21 +19,30 @@ _HEDGE = re.compile(
     re.I,
 )
 _AFTERTHOUGHT = re.compile(
-    r"\s*(?:[,;]?\s*(?:because|since)\b|,\s*(?:not|which|as|so|where|but|and (?:we|this|it|so))\b).*$|"
+    r"\s*(?:[,;]?\s*(?:because|since)\b|,\s*(?:not|which|as|so|where|but|it|and (?:we|this|it|so))\b).*$|"
     r"\s+\([^()]*[a-zA-Z]{3,}[^()]*\)$",
     re.I | re.S,
 )
 _LEAD_IN = re.compile(
-    r"^(?:approximately|about|around|roughly|exactly|simply|just|therefore|thus|then|indeed|clearly|now)\b[,:\s]*", re.I
+    r"^(?:for sure|definitely|certainly|surely|approximately|about|around|roughly|exactly|simply|just|therefore|thus|then|indeed|clearly|now)\b[,:\s]*", re.I
 )
 _NUMBER = re.compile(r"[-+]?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?(?:\s*\\?%)?")
 _CONCLUSION = re.compile(
     r"\W*(?:therefore|thus|hence|so|in total|in conclusion|finally|consequently|altogether)\b", re.I
 )
 _ENDING = re.compile(
-    r"(?:^|[\s=:(（$€£¥是为*_])"
-    r"([-−+]?[$€£¥]?\\?[$]?(?:\d[\d,. ]*\d|\d|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
-    r"(?:\s*(?:\\?%|°|[a-zA-Z²³$€]+(?:\^?\d)?)){0,3})\s*[.。!*)_]*\s*$"
+    r"(?:^|[\s=:(（$€£¥*_\u4e00-\u9fff])"
+    r"([-−+]?[$€£¥]?\\?[$]?(?:\d*√\(?\d+\)?|\d[\d,. ]*\d|\d|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
+    r"(?:\s*(?:\\?%|°|[a-zA-Z²³$€]+(?:\^?\d)?|[\u4e00-\u9fff]{1,4})){0,3}|[(\[][^()\[\]$]{0,60}?\d[^()\[\]$]{0,60}[)\]])"
+    r"\s*[.。!*)_]*\s*$"
+)
+_DENIED = re.compile(r"\b(?:not|never|isn't|wasn't|cannot be|can't be)(?:\s+(?:equal to|exactly|simply))?[\s$(*]*$", re.I)
+_COMPUTED = re.compile(  # 48 + 24 = 72 clips in April and May
+    r"[\d)]\s*[-−+*/×÷]\s*[$(]*[\d.][^=]{0,80}=\s*([$€£¥]?\d[\d,]*(?:\.\d+)?(?:/\d+)?)(?:\s+[^\d=$\\]*)?\W*$"
+)
+_GLOSSED = re.compile(  # the minimum is $3$ when $a=1$ and $b=2$
+    r"^(.*\b(?:is|are|equals)\s+(?:\$[^$]+\$|\\\(.+?\\\)))\s*,?\s+(?:when|where|at|if|for|since|because|attained|achieved)\b.*$",
+    re.S,
 )
 
 
@@ -110,7 +120,10 @@ def ending(text: str) -> tuple[str, str]:
     sentence = re.split(r"(?<=[^\d\s][.!?])\s+|(?<=\d[.!?])\s+(?=[A-Z])", last.strip())[-1]
     if _HEDGE.search(re.sub(r"\$[^$]*\$", "", sentence)):
         return ("", "hedge")
+    sentence = _GLOSSED.sub(r"\1", sentence)
     spans = list(MATH_SPAN.finditer(sentence))
+    if spans and _DENIED.search(sentence[: spans[-1].start()]):
+        return ("", "denied")
     if spans:
         tail = sentence[spans[-1].end() :]
         if len(tail.split()) <= 6 and not re.search(r"\d", tail):
@@ -122,6 +135,9 @@ def ending(text: str) -> tuple[str, str]:
             after = re.match(r"\s*(?:\\?%|percent|pct)", tail)
             return (" , ".join(parts) + (after.group() if after else ""), "last_expression")
     match = _ENDING.search(sentence)
+    if match and _DENIED.search(sentence[: match.start(1)]):
+        return ("", "denied")
+    match = match or _COMPUTED.search(sentence)
     if match:
         return (match.group(1).strip(), "last_expression")
     conclusion = _CONCLUSION.match(sentence)

@@ -63,7 +63,7 @@ def _convert(node: Node) -> RealSet | None:
         return normalize([Piece(x, x, True, True) for x in (_bound(arg) for arg in node.args)])
     if _is_all_reals(node):
         return ALL_REALS
-    if node.kind == "list" and all(arg.kind == "rel" or _is_all_reals(arg) for arg in node.args):
+    if node.kind == "list" and all(_is_condition(arg) for arg in node.args):
         return _conditions(node)
     if node.kind in ("union", "list"):
         parts = [_convert(arg) for arg in node.args]
@@ -78,6 +78,11 @@ def _convert(node: Node) -> RealSet | None:
     if node.kind == "rel":
         return _inequality(node)
     return None
+
+
+def _is_condition(node: Node) -> bool:
+    is_joined = node.kind == "list" and node.name in ("and", "or")
+    return node.kind == "rel" or _is_all_reals(node) or (is_joined and all(_is_condition(arg) for arg in node.args))
 
 
 def _is_all_reals(node: Node) -> bool:
@@ -179,7 +184,7 @@ def _inequality(node: Node) -> RealSet | None:
 def _plain_symbols(node: Node) -> Node:
     """f(x) as a symbol of its own: 0 < f(x) < 1 says that f(x) lies in (0, 1)."""
     if node.kind == "func" and node.name.startswith("?"):
-        return Node("sym", (), node.name)
+        return Node("sym", (), node.name + "".join(arg.name or repr(arg) for arg in node.args))
     return Node(node.kind, tuple(_plain_symbols(arg) for arg in node.args), node.name, node.value)
 
 

@@ -74,11 +74,13 @@ def slow_reward(completions: Sequence[str], solution: Sequence[str], **columns: 
 @lru_cache(maxsize=10_000)
 def ask_math_verify(gold: str, pred: str) -> bool:
     """math-verify on two answers, both boxed, with its alarms off: they need the main thread."""
-    from math_verify import parse, verify
+    from math_verify import LatexExtractionConfig, parse, verify
 
     for name in ("math_verify.parser", "math_verify.grader"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    trees = [parse(rf"\boxed{{{text}}}", parsing_timeout=None) for text in (gold, pred)]
+    # Without the fallbacks, by which a formula that it cannot read would be read as a number inside it.
+    options = {"fallback_mode": "no_fallback", "parsing_timeout": None}
+    trees = [parse(rf"\boxed{{{text}}}", [LatexExtractionConfig()], **options) for text in (gold, pred)]
     if not all(trees):
         return False
     return bool(verify(*trees, timeout_seconds=None))

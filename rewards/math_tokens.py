@@ -74,6 +74,20 @@ def tokenize(text: str) -> list[Token]:
     return tokens
 
 
+def mark_definition(tokens: list[Token]) -> list[Token]:
+    """The letter that names a function at the start of "p(x) = ..." as a token of its own kind."""
+    texts = [token.text for token in tokens[:12]]
+    if len(tokens) < 5 or tokens[0].kind != "letter" or texts[1] != "(" or ")" not in texts:
+        return tokens
+    close = texts.index(")")
+    arguments = tokens[2:close]
+    if not all(token.kind == ("letter", "op")[i % 2] and token.text not in "()" for i, token in enumerate(arguments)):
+        return tokens
+    if not arguments or texts[close + 1 : close + 2] != ["="]:
+        return tokens
+    return [Token("function", texts[0]), *tokens[1:]]
+
+
 def _split_word(word: str, spaced: bool) -> list[Token]:
     if word in _PLAIN_WORDS:
         return [Token("cmd", "\\" + {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}.get(word, word), spaced)]

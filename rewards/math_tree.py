@@ -20,7 +20,7 @@ from rewards.math_node import (
     signed,
     unite,
 )
-from rewards.math_tokens import RELATIONS, tokenize
+from rewards.math_tokens import RELATIONS, mark_definition, tokenize
 
 MAX_DEPTH = 40
 
@@ -34,7 +34,7 @@ def parse(text: str) -> Node:
     """
     if _nesting(text) > MAX_DEPTH:
         raise TooLarge("brackets nested more than forty deep")
-    parser = Parser(tokenize(text))
+    parser = Parser(mark_definition(tokenize(text)))
     node = parser.statement()
     if not parser.at_end():
         raise Unparsable(f"unexpected {parser.peek()!r}")
@@ -181,7 +181,8 @@ class Parser(AtomReader):
         if mixed is not None:
             return mixed
         self.position = before
-        if self.kind() == "num" and self.tokens[self.position - 1].kind == "num":
+        is_next_power = self.peek(1) == "^" and self.tokens[self.position - 2].text == "^"  # 2^6 3^5
+        if self.kind() == "num" and self.tokens[self.position - 1].kind == "num" and not is_next_power:
             raise Unparsable("two numbers side by side")
         return multiply(node, self.power())
 
@@ -213,8 +214,6 @@ class Parser(AtomReader):
         if self.accept("^", "**"):
             if self.accept("\\circ") or (self.peek() == "{" and self.peek(1) == "\\circ" and self._skip(3)):
                 return self._more_postfix(Node("degree", (base,)))
-            if self.peek() == "\\prime" or (self.peek() == "{" and self.peek(1) == "\\prime"):
-                raise Unparsable("a prime")
             exponent = self.exponent()
             base = self._more_postfix(Node("pow", (base, exponent)))
         return base

@@ -91,8 +91,8 @@ _TEXT_UNIT = re.compile(
 
 
 _NUMBER_AND_WORDS = re.compile(
-    r"^(?P<core>[-+]?(?:[\d.,/\s]|\\frac\s*\{\d+\}\s*\{\d+\}|\\pi|\\sqrt\s*\{\d+\}|\\cdot|\\times|\^\{?-?\d+\}?|[()])*"
-    r"[\d})i%])\s*(?P<unit>(?:/\s*)?[a-zA-Z][a-zA-Z/ .\^{}\d]*)$"
+    r"^(?P<core>[-+]?(?:[\d.,/\s:]|\\frac\s*\{\d+\}\s*\{\d+\}|\\pi|\\sqrt\s*\{\d+\}|\\cdot|\\times|\^\{?-?\d+\}?|[()i%}])+"
+    r"(?<=[\d})i%]))\s*(?P<unit>(?:/\s*)?[a-zA-Z][a-zA-Z/ .\^{}\d]*)$"
 )
 
 
@@ -117,6 +117,21 @@ def split_unit(text: str) -> tuple[str, Unit | None, bool]:
         core, words = _split_word_unit(text)
         certain = len(words) > 1 or not words.isascii()
     return (core, read_unit(words), certain) if words else (text, None, True)
+
+
+_COMPOUND = re.compile(r"^(\d+(?:\.\d+)?) ?([a-zA-Z]+),?(?: and)? (\d+(?:\.\d+)?) ?([a-zA-Z]+)$")
+
+
+def join_compound(text: str) -> str:
+    """ "2 hours 30 minutes" as "150 minutes"; any other text as it is."""
+    match = _COMPOUND.match(re.sub(r"\s+", " ", _TEXT_UNIT.sub(r" \1 ", text)).strip())
+    if match is None:
+        return text
+    first, second = _BASE.get(match[2]), _BASE.get(match[4])
+    if first is None or second is None or first[0] != second[0] or first[1] <= second[1]:
+        return text
+    total = Fraction(match[1]) * first[1] / second[1] + Fraction(match[3])
+    return f"\\frac{{{total.numerator}}}{{{total.denominator}}} \\text{{{match[4]}}}"
 
 
 def _flat_fraction(match: re.Match[str]) -> str:
@@ -165,6 +180,8 @@ def _split_word_unit(text: str) -> tuple[str, str]:
         "sq",
         "cubic",
         "per",
+        "am",
+        "pm",
         "degrees",
         "degree",
         "mph",
@@ -174,13 +191,15 @@ def _split_word_unit(text: str) -> tuple[str, str]:
         return text, ""
     if not re.search(r"\d|\\pi", core):
         return text, ""
+    if re.search(r"[\^\d]", words) and read_unit(words).dimensions is None:
+        return text, ""  # 12 m^2 n is a product
     return core, words
 
 
 def read_unit(words: str) -> Unit:
     """The unit that some words name; unknown words are a label."""
     text = (
-        re.sub(r"\b([ap])\.?\s?m\b\.?", r"\1m", words, flags=re.I)
+        re.sub(r"\b([ap])\.?\s?m\b\.?", r"\1m", words, flags=re.I).lower()
         if re.match(r"[apAP]\.?\s?[mM]\.?$", words)
         else words
     )

@@ -92,22 +92,38 @@ def _is_rounding(decimal: Node, value: Number, other: Node, exact: Number) -> bo
     significant, fractional, unit = digits
     if significant < _MIN_SIGNIFICANT or fractional < _MIN_FRACTIONAL:
         return False
-    if isinstance(exact, Fraction) and 10**fractional % exact.denominator == 0:
+    if isinstance(exact, Fraction) and (exact / unit).denominator == 1:
         return False  # these digits could have said it exactly
     theirs = _written_digits(other)
-    if theirs is not None and (theirs[1] <= fractional or fractional < _MIN_SIGNIFICANT):
+    if theirs is not None and (theirs[2] >= unit or fractional < _MIN_SIGNIFICANT):
         return False  # two decimals: the other must say more, and this one must have six places
     try:
-        gap = abs(inexact(value) - inexact(as_real(exact)))
+        target = inexact(as_real(exact))
     except Undefined:
         return False
-    return bool(gap < inexact(unit))
+    written, last = inexact(value), inexact(unit)
+    is_cut_off = abs(target) >= abs(written) and abs(target - written) < last
+    return bool(is_cut_off or abs(target - written) <= last / 2)
+
+
+def _power_of_ten(node: Node) -> int | None:
+    """k of 10^k, where k is a whole number of ordinary size."""
+    if node.kind != "pow" or node.args[0].name != "10":
+        return None
+    sign, exponent = (-1, node.args[1].args[0]) if node.args[1].kind == "neg" else (1, node.args[1])
+    if exponent.kind != "num" or exponent.value is None or exponent.value.denominator != 1 or exponent.value > 300:
+        return None
+    return sign * int(exponent.value)
 
 
 def _written_digits(node: Node) -> tuple[int, int, Fraction] | None:
     """(significant digits, digits after the point, one unit of the last) of a decimal literal, else None."""
     while node.kind in ("neg", "percent"):
         node = node.args[0]
+    if node.kind == "mul" and len(node.args) == 2 and _power_of_ten(node.args[1]) is not None:
+        mantissa = _written_digits(node.args[0])
+        scale = Fraction(10) ** (_power_of_ten(node.args[1]) or 0)
+        return None if mantissa is None else (mantissa[0], mantissa[1], mantissa[2] * scale)
     if node.kind != "num" or "." not in node.name or "e" in node.name.lower():
         return None
     whole, _, fraction = node.name.partition(".")

@@ -8,7 +8,8 @@ from rewards.math_clean import text_content
 from rewards.math_node import normal_words
 
 _CHOICE_ALONE = re.compile(
-    r"^\W*(?:(?:the\s+)?(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|option|choice|statement)\s*(?:is|:)?\s*)?"
+    r"^\W*(?:(?i:(?:the\s+)?(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|option|choice|statement)\s*(?:is|:)?)\s*|"
+    r"(?:故?选(?:择|项)?|答案(?:是|为)?)\s*:?\s*)?"
     r"\(?\s*([A-Ja-j])\s*(?:\)|\]|\.|:)?\s*(?:is (?:correct|right|true))?\W*$"
 )
 _CHOICE_WITH_TEXT = re.compile(
@@ -43,7 +44,7 @@ _SPELLINGS = {
 # fmt: on
 _CANONICAL = {spelling: words for words, spellings in _SPELLINGS.items() for spelling in spellings}
 _NUMBER_WORDS = {word: str(value) for value, word in enumerate(_SMALL)}
-_TENS = {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90"}
+_TENS = {"twenty": "20", "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90"}
 
 
 def choice_letter(text: str) -> str | None:
@@ -87,7 +88,24 @@ def canonical_words(text: str) -> str | None:
     if not bare or re.search(r"[\d\\^=<>+/|{}\[\]]|(?<![a-zA-Z])-", f"{bare} {content}"):
         return None
     words = normal_words(content)
-    return _CANONICAL.get(words) or _NUMBER_WORDS.get(words) or _TENS.get(words) or words
+    return _CANONICAL.get(words) or _spelled_number(words) or words
+
+
+def _spelled_number(words: str) -> str:
+    """ "twenty five" as 25 and "十二" as 12, below a hundred; empty for other words."""
+    if words in _NUMBER_WORDS:
+        return _NUMBER_WORDS[words]
+    tens, _, ones = words.partition(" ")
+    if tens in _TENS and (not ones or 0 < int(_NUMBER_WORDS.get(ones, 0)) < 10):
+        return str(int(_TENS[tens]) + int(_NUMBER_WORDS.get(ones, 0)))
+    chinese = re.fullmatch(r"([一二两三四五六七八九]?)(十?)([一二三四五六七八九零]?)", words)
+    if not chinese or not words:
+        return ""
+    digits = "零一二三四五六七八九"
+    first, ten, last = (chinese[1].replace("两", "二"), chinese[2], chinese[3])
+    if not ten:
+        return str(digits.index(first or last)) if not (first and last) else ""
+    return str(10 * (digits.index(first) if first else 1) + (digits.index(last) if last else 0))
 
 
 def same_words(gold: str, pred: str) -> bool | None:
@@ -108,6 +126,8 @@ def same_words(gold: str, pred: str) -> bool | None:
 
 def _same_boolean(gold: str, pred: str) -> bool | None:
     """A short text with one such word: "Yes, because ...", "The statement is true."."""
+    if canonical_words(pred) in _BOOLEANS.values():
+        return canonical_words(pred) == gold
     words = re.findall(r"\w+", text_content(pred).lower())
     if canonical_words(pred) is None and not (words and words[0] in _BOOLEANS):
         return None
