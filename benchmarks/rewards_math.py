@@ -1,6 +1,11 @@
 """The mathematics reward beside math-verify and TRL's accuracy_reward: verdicts by category, throughput, latency.
 
     python benchmarks/rewards_math.py [--rows 2000] [--table tests/data/math_answers.jsonl]
+        [--grader NAME=MODULE:FUNCTION] [--grader NAME=path/to/file.py:FUNCTION:answer] ...
+
+--grader puts another grader into the table, from a checkout or an installed package: a function of (response,
+reference) that returns a truth value, a number (paid where positive), or a dict with a "score". With ":answer" it is
+handed the content of the last box, for graders that leave the extraction to their caller; without a box, "".
 
 All graders judge the same rows in the same process, one after the other. math-verify is set as verl and NeMo-RL set
 it: reference in a box, LaTeX and plain expressions extracted from the response, the box first. Its own alarms are on,
@@ -8,20 +13,24 @@ since without them one row could stop the benchmark.
 """
 
 import argparse
+import importlib
 import json
 import logging
 import random
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 from trl.rewards import accuracy_reward
 
 from rewards.math_answer import judge_answer
 from rewards.math_equal import same_answer
+from rewards.math_extract import boxes
 from rewards.math_slow import close_helper
 
 Grader = Callable[[str, str], bool]
@@ -40,6 +49,36 @@ def math_verify(gold: str, response: str) -> bool:
 
 def trl_accuracy(gold: str, response: str) -> bool:
     return accuracy_reward([[{"role": "assistant", "content": response}]], [gold])[0] == 1.0
+
+
+def load_grader(spec: str) -> Grader:
+    """The grader that MODULE:FUNCTION or path/to/file.py:FUNCTION names, with ":answer" for one that compares answers."""
+    parts = spec.split(":")
+    if len(parts) not in (2, 3) or parts[2:] not in ([], ["answer"]):
+        raise SystemExit(f"--grader {spec!r}: expected NAME=MODULE:FUNCTION or NAME=path/to/file.py:FUNCTION[:answer]")
+    function = getattr(_import(parts[0]), parts[1])
+
+    def grade(gold: str, response: str) -> bool:
+        contents = [content or "" for _, _, content in boxes(response)] or [""]
+        said = function(contents[-1] if len(parts) == 3 else response, gold)
+        said = said[-1] if isinstance(said, tuple) and isinstance(said[0], dict) else said
+        said = said[0] if isinstance(said, tuple) else said
+        said = said.get("score") if isinstance(said, dict) else said
+        return said is not None and float(said) > 0
+
+    return grade
+
+
+def _import(name: str) -> ModuleType:
+    """A module by its name, or by the path of its file: inside a package, as a part of that package."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    path = Path(name).resolve()
+    dotted, folder = path.stem, path.parent
+    while (folder / "__init__.py").exists():
+        dotted, folder = f"{folder.name}.{dotted}", folder.parent
+    sys.path.insert(0, str(folder))
+    return importlib.import_module(dotted.removesuffix(".__init__"))
 
 
 GRADERS: dict[str, Grader] = {"stepladder": ours, "math-verify": math_verify, "TRL": trl_accuracy}
@@ -139,7 +178,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2_000)
     parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--grader", action="append", default=[], metavar="NAME=MODULE:FUNCTION[:answer]")
     options = parser.parse_args()
+    for grader in options.grader:
+        name, _, spec = grader.partition("=")
+        GRADERS[name] = load_grader(spec)
     logging.disable(logging.CRITICAL)
     category_table(options.table)
     speed(options.rows)

@@ -307,7 +307,7 @@ class AtomReader:
             self.expect("]")
         while self.peek() == "{" and self.peek(1) == "}":
             self._skip(2)
-        radicand = self._argument() if self.peek() != "(" else self.atom()
+        radicand = self.atom() if self.peek() == "(" or self.kind() == "num" else self._argument()
         if index is None:
             return Node("func", (radicand,), "sqrt")
         return Node("pow", (radicand, Node("div", (ONE, index))))

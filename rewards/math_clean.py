@@ -22,7 +22,7 @@ _CHARACTERS = str.maketrans(
         "±": r" \pm ", "∓": r" \mp ", "∅": r" \emptyset ", "ø": r" \emptyset ", "Ø": r" \emptyset ", "ℝ": r"\mathbb{R}",
         "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ",
         "λ": r"\lambda ", "μ": r"\mu ", "σ": r"\sigma ", "φ": r"\phi ", "ω": r"\omega ", "Δ": r"\Delta ",
-        "⟨": r"\langle ", "⟩": r"\rangle ", "或": " or ", "且": " and ", "和": " and ", "→": r" \to ", "∖": r" \setminus ",
+        "º": r"^\circ ", "⟨": r"\langle ", "⟩": r"\rangle ", "或": " or ", "且": " and ", "和": " and ", "→": r" \to ", "∖": r" \setminus ",
         "∶": ":", "∠": r"\angle ", "△": r"\triangle ", "ℏ": r"\hbar ", "ħ": r"\hbar ",
         "⁄": "/", "∕": "/", "，": ",", "、": ",", "；": ";", "：": ":",
         "（": "(", "）": ")", "％": "%", "∛": r"\sqrt[3] ", "〈": r"\langle ", "〉": r"\rangle ", "′": "'", "’": "'",
@@ -80,12 +80,15 @@ def clean(answer: str) -> str:
     text = _BETWEEN_EQUATIONS.sub(r"\1 , ", text)
     text = _SPACES.sub(" ", _DROPPED.sub(" ", text))
     text = _COMMAND.sub(_rename, text)
-    text = text.replace(r"\$", "").replace("$", " ").replace(r"\%", "%").replace(r"\#", "#").replace(r"\&", "&")
+    text = _money_word(text).replace(r"\$", "").replace("$", " ").replace(r"\%", "%").replace(r"\#", "#").replace(r"\&", "&")
     text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
     text = text.replace("{:}", ":")
     text = _SUCH_THAT.sub(r"\1 \\mid ", text)
     text = _INVERSE.sub(r"\1_{inv}(", text)
     text = _SCRIPTS.sub(r"_\2^\1", _PRIMES.sub(lambda m: "'" * m.group().count("prime"), text))
+    text = _positive_reals(_NESTED_POWER.sub(_flat_power, text))
+    text = re.sub(r"\bm\s*(?=\\angle)|(?<=[\])])\^\s*\{?\s*(?:T|\\top)\s*\}?$", "", text)  # [1, 2]^T
+    text = re.sub(r"\b([aApP])\.\s?([mM])\b\.?", r"\1\2", text)
     text = _UNION_LETTER.sub(r" \\cup ", _REPEATING.sub(r"\1\\overline{\2}", text))
     text = re.sub(r"(?<!\d)\.(?=\s*\\overline)", "0.", text)
     text = re.sub(r"^<([^<>=]*,[^<>=]*)>$", r"\\langle \1 \\rangle", text.strip())
@@ -96,6 +99,12 @@ def clean(answer: str) -> str:
     text = _ELLIPSIS.sub("...", text)
     text = _THOUSANDS_SPACE.sub(lambda m: m.group(0).replace(" ", ""), text)
     return _trim(re.sub(r"\s+", " ", text))
+
+
+def _money_word(text: str) -> str:
+    r"""A sum in dollars says so: $0.50 is not 50, but it is 50 cents. Currency words before a number are dropped."""
+    text = re.sub(r"^\s*(?:\\text\s*\{\s*)?(?:Rs|INR|USD|US|EUR|HK|RMB)\.?\s*\}?\s*(?=\\?\$?\d)", "", text)
+    return re.sub(r"^\s*\\?\$\s*(\d[\d,]*(?:\.\d+)?)\s*$", r"\1 \\text{dollars}", text)
 
 
 def join_thousands(text: str) -> str:
@@ -130,6 +139,21 @@ def _rename(match: re.Match[str]) -> str:
     return "\\" + new if new.isalpha() and len(new) > 1 else new
 
 
+_NESTED_POWER = re.compile(r"\\(?:text|mathrm)\s*\{(?:[^{}]|\^\s*\{\s*-?\d\s*\})*\}")
+_HALF_LINE = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?\s*(?:[\^_]\s*\{?\s*([+-])\s*\}?(?!\w)|_\s*\{?\s*(>|<|\\ge|\\le)\s*0\s*\}?)")
+
+
+def _flat_power(match: re.Match[str]) -> str:
+    return re.sub(r"\^\s*\{\s*(-?\d)\s*\}", r"^\1", match.group())
+
+
+def _positive_reals(text: str) -> str:
+    r"""\mathbb{R}^+ as the interval that it is."""
+    lines = {"+": r"(0,\infty)", ">": r"(0,\infty)", "\\ge": r"[0,\infty)", "-": r"(-\infty,0)", "<": r"(-\infty,0)",
+             "\\le": r"(-\infty,0]"}  # fmt: skip
+    return _HALF_LINE.sub(lambda m: lines[m[1] or m[2]], text)
+
+
 def _unwrap(text: str) -> str:
     r"""Drop \boxed{...}, \mathbf{...} and the like, keeping what they hold."""
     for _ in range(20):
@@ -151,7 +175,8 @@ def _trim(text: str) -> str:
     while text != previous:
         previous = text
         text = text.strip().strip("\"'").strip()
-        text = re.sub(r"^(?:=|:|\\approx|~|≈)\s*", "", text)
+        text = re.sub(r"^(?:=|:|\\approx|~|≈|(?:\\text\s*\{\s*)?(?:approximately|approx\.?|about)\b\s*\}?)\s*", "", text)
+        text = re.sub(r"^\\(?:text|mathrm)\s*\{([^{}]*\d[^{}]*)\}$", r"\1", text)
         text = re.sub(r"(?:(?<!\.)\.|(?<=\d)\.|[,;:。])$", "", text) if not text.endswith("...") else text
         text = re.sub(r"^\*+\s*(?=\S)|(?<=\S)\s*\*+$", "", text)
         text = re.sub(r"\\\\?$", "", text) if text.endswith("\\") else text

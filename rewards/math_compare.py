@@ -10,6 +10,7 @@ from rewards.math_labels import (
     expand_signs,
     simplify_relations,
     unlabel_pair,
+    with_base_ten,
     with_free_names,
     without_geometry,
 )
@@ -32,6 +33,7 @@ def same_answer(gold: Node, pred: Node) -> bool:
         return True
     gold, pred = simplify_relations(matrix_arithmetic(gold)), simplify_relations(matrix_arithmetic(pred))
     gold, pred = without_geometry(*unlabel_pair(gold, pred))
+    gold, pred = with_base_ten(gold, pred), with_base_ten(pred, gold)
     pred = with_free_names(gold, pred)
     if gold == pred:
         return True
@@ -168,7 +170,7 @@ def _same_collection(gold: Node, pred: Node) -> bool:
     if gold.kind in ("list", "set") and pred.kind in ("list", "set"):
         return _same_items(_flat(gold), _flat(pred), ordered=False)
     single, many = (gold, pred) if gold.kind not in ("list", "set") else (pred, gold)
-    distinct = _flat(many)
+    distinct = _distinct(_flat(many))
     return len(distinct) == 1 and _same(single, distinct[0])
 
 
@@ -230,7 +232,8 @@ def _same_ratio(gold: Node, pred: Node) -> bool:
     """7:32 is 14:64, and 7/32 where one side is a fraction; two times of day must agree as they stand."""
     if gold.kind != "ratio" or pred.kind != "ratio":
         ratio, other = (gold, pred) if gold.kind == "ratio" else (pred, gold)
-        return len(ratio.args) == 2 and other.kind == "div" and same_value(Node("div", ratio.args), other)
+        is_quotient = other.kind == "div" or (other.kind == "num" and "." in other.name)
+        return len(ratio.args) == 2 and is_quotient and same_value(Node("div", ratio.args), other)
     if len(gold.args) != len(pred.args):
         return False
     if all(_same(a, b) for a, b in zip(gold.args, pred.args)):

@@ -130,6 +130,11 @@ _INTEGER_QUALIFIER = re.compile(
 )
 
 
+_EXCEPT = re.compile(
+    r"^(?:\\text\s*\{\s*)?(?:all |any |every )?real(?: number)?s?\s*(?:x\s*)?except\s*(?:for\s*)?\}?\s*(?:x\s*=\s*)?([^{}]*)\}?$", re.I
+)
+
+
 def _mathematics(text: str) -> str:
     """Words that stand for mathematics as mathematics; a choice's letter taken off "(B) 12"."""
     text = _MULTIPLIER.sub(lambda m: rf"{m[1].replace(',', '')} \cdot {_MULTIPLIERS[m[2].lower()]}{m[3]}", text)
@@ -137,6 +142,7 @@ def _mathematics(text: str) -> str:
     if qualifier and qualifier.start() > 0 and "_{n" not in text:  # a general solution: the integer's name is free
         name = qualifier[1]
         text = re.sub(rf"(?<![a-zA-Z\\]){name}(?![a-zA-Z])|(?<=\d){name}(?=\\)", r"\\kappa ", text[: qualifier.start()])
+    text = _EXCEPT.sub(r"\\mathbb{R} \\setminus \\{\1\\}", text)
     words = math_words.canonical_words(text)
     if words is not None and (words.startswith(("\\", "-\\")) or words.isdigit()):
         return words
@@ -158,6 +164,11 @@ def _readings(gold: str, pred: str) -> Iterator[tuple[str, str]]:
     ours, theirs = _MODULUS.search(gold), _MODULUS.search(pred)
     if ours and theirs and ours[1].strip() != theirs[1].strip():
         return
+    if ours and theirs:
+        residues = _residues(gold, pred, ours[1])
+        if residues is not None:
+            yield residues
+            return
     gold, pred = _MODULUS.sub("", gold), _MODULUS.sub("", pred)
     joined = join_thousands(gold), join_thousands(pred)
     yield joined
@@ -169,6 +180,14 @@ def _readings(gold: str, pred: str) -> Iterator[tuple[str, str]]:
     if "_" in gold and "_" not in pred and re.search(r"[a-zA-Z]\d", pred):
         yield joined[0], re.sub(r"(?<![a-zA-Z\\])([a-zA-Z])(\d+)", r"\1_{\2}", joined[1])
     yield from _forgiven_signs(*joined)
+
+
+def _residues(gold: str, pred: str, modulus: str) -> tuple[str, str] | None:
+    """The two least residues of x = 5 (mod 8) and x = 13 (mod 8); None where they are not integers."""
+    both = [re.fullmatch(r"(?:[a-z]\s*(?:\\equiv|=)\s*)?(-?\d{1,18})", _MODULUS.sub("", text).strip()) for text in (gold, pred)]
+    if not modulus.isdigit() or int(modulus) == 0 or both[0] is None or both[1] is None:
+        return None
+    return str(int(both[0][1]) % int(modulus)), str(int(both[1][1]) % int(modulus))
 
 
 def _decimal_commas(gold: str, pred: str) -> Iterator[tuple[str, str]]:

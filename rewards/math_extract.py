@@ -22,7 +22,7 @@ _END_TOKEN = re.compile(
 )
 _SPECIAL = re.compile(r"[∎■□✓✔✅🎉]|<\|[^|<>\s]{1,40}\|>|</?s>|<pad>|<bos>|<｜[^｜<>]{1,40}｜>")
 _CALCULATOR = re.compile(r"<<[^<>\n]{0,80}>>")  # the notes of GSM8K's solutions
-_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])|(?<![a-zA-Z\\])boxed(?=\{)")
 _BOX_GAP = re.compile(
     r"[\s$(){}\[\]\\]*(?:[\w$\\{}()=]+\s+){0,3}?[^.!?\n]{0,12}?(?:,|;|\band\b|\bor\b)[^.!?]{0,24}", re.S
 )
@@ -46,7 +46,7 @@ _PHRASE = re.compile(
       (?:\b(?:final|correct|right)[ ])?\b(?:{_NOUN}s?|ans)\b\.?[*_"'\]\)]*
         (?:[ ](?:to|for|of|in|that)\b[^.,:\n=]{{0,60}}?)?\s*
         (?:\b(?:is|are|equals)\b|\b(?:would|should|must|will)[ ]be\b|=|:|：|->|→|⇒|\bas\b[ ]follows:?)[*_]*\s*[:：]?
-    | (?:最终)?答案(?:应该|应)?\s*(?:是|为|就是|等于)?\s*[:：]?
+    | (?:最终)?答案】?(?:应该|应)?\s*(?:是|为|就是|等于)?\s*[:：]?
     | (?:结果|解|值)\s*(?:是|为|等于)\s*[:：]?
     | (?:故|应|因此|所以)选(?:择)?\s*[:：]?
     | \b(?:choose|select|pick)[ ](?:option|choice|answer)?
@@ -60,7 +60,7 @@ _PHRASE = re.compile(
 _WEAK_PHRASE = re.compile(r"\W*(?:result|solution|conclusion|option|choice|结果|解|值)", re.I)
 _MAX_AFTER_WEAK = 400  # characters: "the solution is ..." far above the end is a step on the way
 _CHOICE_PROSE = re.compile(
-    r"\b(?:option|choice|answer|statement)\s*\**\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b[^.\n]{0,40}?"
+    r"(?:\b(?:option|choice|answer|statement)\s*\**|^)\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b[^.\n]{0,40}?"
     r"\b(?:correct|right|answer|true|best)",
     re.I,
 )
@@ -95,7 +95,7 @@ def extract_answer(response: str, *, allow_last_expression: bool = True) -> Extr
 def extract_gold(gold: str) -> str:
     """The answer in a dataset's reference: an answer already, or a solution that ends with one."""
     text = drop_special_tokens(gold[-MAX_CHARS:]).strip()
-    rules = (_from_box, _from_hashes, _from_tag, _from_phrase if len(text) > 40 else _nothing)
+    rules = (_from_box, _from_hashes, _from_tag, _from_phrase if len(text) > 40 or "answer is" in text else _nothing)
     for rule in rules:
         found = rule(text)
         if found is not None and found.text:
@@ -220,6 +220,8 @@ def _from_phrase(text: str) -> Extracted | None:
 def _whole_text(text: str) -> Extracted | None:
     """The text itself, when it is one line of mathematics or a word or two."""
     if not text or len(text) > 400 or "\n\n" in text:
+        return None
+    if "\n" in text and not re.search(r"\\begin|\\\[|\$\$", text) and re.search(r"[a-zA-Z]{4,}|[\u4e00-\u9fff]{2,}", text):
         return None
     if re.search(r"\d|\\", text) and (_SENTENCE_WORDS.search(text) or _CHINESE_SENTENCE.search(text)):
         return None

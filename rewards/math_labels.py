@@ -145,11 +145,16 @@ def rename(node: Node, old: str, new: str) -> Node:
 def with_free_names(gold: Node, pred: Node) -> Node:
     """The prediction with its constant of integration, or the integer of its general solution, named as in `gold`."""
     ours, theirs = symbols_of(gold) - symbols_of(pred), symbols_of(pred) - symbols_of(gold)
+    is_case_alone = ours == {name.swapcase() for name in theirs} and all(name[0] in "cC" for name in theirs)
+    if theirs and is_case_alone and symbols_of(gold) & symbols_of(pred):
+        for name in theirs:
+            pred = rename(pred, name, name.swapcase())
+        return pred
     if len(ours) != 1 or len(theirs) != 1:
         return pred
     (new,), (old,) = ours, theirs
     is_constant = new in _CONSTANTS and old in _CONSTANTS and _is_added(gold, new) and _is_added(pred, old)
-    is_integer = new in _INTEGERS and old in _INTEGERS and _multiplies_pi(gold, new) and _multiplies_pi(pred, old)
+    is_integer = new in _INTEGERS and old in _INTEGERS | {"kappa"} and _multiplies_pi(gold, new) and _multiplies_pi(pred, old)
     return rename(pred, old, new) if is_constant or is_integer else pred
 
 
@@ -163,9 +168,21 @@ def _is_added(node: Node, name: str) -> bool:
 
 
 def _multiplies_pi(node: Node, name: str) -> bool:
-    if node.kind == "mul" and Node("sym", (), name) in node.args and Node("const", (), "pi") in node.args:
-        return True
+    if node.kind == "mul" and Node("sym", (), name) in node.args:
+        return any(arg == Node("const", (), "pi") or arg.kind == "degree" for arg in node.args)
     return any(_multiplies_pi(arg, name) for arg in node.args)
+
+
+def with_base_ten(node: Node, other: Node) -> Node:
+    """log as the logarithm to base ten where the other side has no logarithm: log 100 is 2."""
+    if _has_function(other, ("log", "ln", "log_base")):
+        return node
+    args = tuple(with_base_ten(arg, other) for arg in node.args)
+    return dataclasses.replace(node, args=args, name="lg" if (node.kind, node.name) == ("func", "log") else node.name)
+
+
+def _has_function(node: Node, names: tuple[str, ...]) -> bool:
+    return (node.kind == "func" and node.name in names) or any(_has_function(arg, names) for arg in node.args)
 
 
 def without_geometry(gold: Node, pred: Node) -> tuple[Node, Node]:
@@ -213,6 +230,13 @@ def _strip(node: Node) -> Node:
     return node.args[1] if _label_of(node) is not None else node
 
 
+def _in_order_of_names(records: Sequence[Node]) -> Sequence[Node]:
+    """y = 4, x = 3 as x = 3, y = 4: the order in which a tuple would have them."""
+    names = [record.args[0].name for record in records]
+    is_lettered = all(len(name) == 1 for name in names) and len(set(names)) == len(names)
+    return sorted(records, key=lambda record: record.args[0].name) if is_lettered else records
+
+
 def _same_letter(node: Node) -> bool:
     """x_1 = 2, x_2 = 3: numbered values of one thing, in no order."""
     names = [arg.args[0].name for arg in node.args]
@@ -223,7 +247,7 @@ def _unlabel(node: Node, other: Node) -> Node:
     if _label_of(node) is not None and other.kind != "rel":
         return node.args[1]
     if node.kind == "list" and _records(node):
-        values = tuple(_strip(arg) for arg in node.args)
+        values = tuple(_strip(arg) for arg in _in_order_of_names(node.args))
         if _same_letter(node):
             return Node("list", values)
         return (
@@ -236,5 +260,5 @@ def _unlabel(node: Node, other: Node) -> Node:
 
 def _unlabel_record(node: Node) -> Node:
     if node.kind in ("tuple", "list") and _records(node):
-        return Node("tuple", tuple(_strip(arg) for arg in node.args), "()")
+        return Node("tuple", tuple(_strip(arg) for arg in _in_order_of_names(node.args)), "()")
     return node

@@ -73,6 +73,8 @@ def _convert(node: Node) -> RealSet | None:
         if first is None or second is None:
             return None
         return intersect(first, complement(second) if node.kind == "minus" else second)
+    if node.kind == "add" and len(node.args) == 2 and _is_all_reals(node.args[0]) and node.args[1].kind == "neg":
+        return _convert(Node("minus", (node.args[0], node.args[1].args[0])))
     if node.kind == "builder":
         return _convert(node.args[0])
     if node.kind == "rel":

@@ -52,6 +52,21 @@ def _nesting(text: str) -> int:
     return max(deepest, text.count("^") if text.count("^") > MAX_DEPTH * 4 else 0)
 
 
+def _records(items: list[Node], joints: list[str]) -> list[Node]:
+    """ "x = 1, y = 2 or x = 2, y = 1" as two lists of two; other items as they are."""
+    if "," not in joints or set(joints) == {","} or not all(item.kind == "rel" for item in items):
+        return items
+    groups = [[items[0]]]
+    for joint, item in zip(joints, items[1:], strict=True):
+        if joint == ",":
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    if len({len(group) for group in groups}) > 1 or len(groups[0]) == 1:
+        return items
+    return [Node("list", tuple(group)) for group in groups]
+
+
 class Parser(AtomReader):
     """Recursive descent; each method reads one level of the grammar, loosest first."""
 
@@ -70,12 +85,13 @@ class Parser(AtomReader):
 
     def group(self) -> Node:
         items = [self.item()]
-        joints = set()
+        joints = []
         while joint := self._separator():
             if self.at_end():
                 break
-            joints.add(joint)
+            joints.append(joint)
             items.append(self.item())
+        items = _records(items, joints)
         name = "or" if "or" in joints else "and" if "and" in joints else ""
         return items[0] if len(items) == 1 else Node("list", tuple(items), name)
 
@@ -192,7 +208,7 @@ class Parser(AtomReader):
         if whole.kind != "num" or previous.kind != "num" or not previous.text.isdigit():
             return None
         if self.peek() == "\\frac":
-            part = self.power()
+            part = self.atom()
         elif self.kind() == "num" and self.spaced() and self.peek(1) == "/" and self.kind(2) == "num":
             top = self.power()
             self.expect("/")
@@ -201,7 +217,7 @@ class Parser(AtomReader):
             return None
         if not is_proper_fraction(part):
             return None
-        return Node("add", (whole, part), "mixed")
+        return self._more_postfix(Node("add", (whole, part), "mixed"))
 
     def unary(self) -> Node:
         sign = self.accept("+", "-", "\\pm", "\\mp")

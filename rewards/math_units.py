@@ -35,7 +35,7 @@ _define("mass", one="kg kilogram kilograms", milli="g gram grams", micro="mg mil
 _define("time", one="s sec second seconds", sixty="min mins minute minutes", hour="h hr hrs hour hours",
         day="day days", week="week weeks", milli="ms millisecond milliseconds")  # fmt: skip
 _define("volume", milli="ml mL milliliter milliliters", one="L l liter liters litre litres")
-_define("money", one="dollar dollars usd USD", centi="cent cents ¢")
+_define("money", one="dollar dollars usd USD", centi="cent cents ¢ \\cent")
 _define("energy", one="J joule joules", kilo="kJ kilojoule kilojoules")
 _define("force", one="N newton newtons")
 _define("power", one="W watt watts", kilo="kW kilowatt kilowatts")
@@ -91,7 +91,7 @@ _TEXT_UNIT = re.compile(
 
 
 _NUMBER_AND_WORDS = re.compile(
-    r"^(?P<core>[-+]?(?:[\d.,/\s:]|\\frac\s*\{\d+\}\s*\{\d+\}|\\pi|\\sqrt\s*\{\d+\}|\\cdot|\\times|\^\{?-?\d+\}?|[()i%}])+"
+    r"^(?P<core>[-+]?(?:[\d.,/\s:]|\\frac\s*\{\d+\}\s*\{\d+\}|\\pi|\\sqrt\s*\{\d+\}|\\cdot|\\times|\^\{?-?\d+\}?|[()%}]|i(?![a-zA-Z]))+"
     r"(?<=[\d})i%]))\s*(?P<unit>(?:/\s*)?[a-zA-Z][a-zA-Z/ .\^{}\d]*)$"
 )
 
@@ -153,7 +153,7 @@ def _split_text_unit(text: str) -> tuple[str, str]:
         start = match.start()
     core, tail = text[:start].strip(), text[start:]
     words = re.sub(r"\s+", " ", _TEXT_UNIT.sub(r" \1\2 ", tail)).strip()
-    is_joint = re.fullmatch(r"(?i)(?:and|or)?", words) or re.match(r"(?i)(?:and|or|if|for|when|where)\b", words)
+    is_joint = re.fullmatch(r"(?i)(?:and|or)?|[ie]", words) or re.match(r"(?i)(?:and|or|if|for|when|where)\b", words)
     if not core or is_joint or re.search(r"\d\s*[a-z]*\s*\d", re.sub(r"\^\s*\{?-?\d\}?", "", words)):
         return text, ""
     if not re.search(r"[\d)}\]a-zA-Z]$", core) or re.search(r"[,;]\s*$", core):

@@ -44,6 +44,7 @@ _SPELLINGS = {
 # fmt: on
 _CANONICAL = {spelling: words for words, spellings in _SPELLINGS.items() for spelling in spellings}
 _NUMBER_WORDS = {word: str(value) for value, word in enumerate(_SMALL)}
+_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
 _TENS = {"twenty": "20", "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90"}
 
 
@@ -95,6 +96,11 @@ def _spelled_number(words: str) -> str:
     """ "twenty five" as 25 and "十二" as 12, below a hundred; empty for other words."""
     if words in _NUMBER_WORDS:
         return _NUMBER_WORDS[words]
+    top, _, part = words.partition(" ")
+    if part.rstrip("s") in _PARTS and top in _NUMBER_WORDS:
+        return rf"\frac{{{_NUMBER_WORDS[top]}}}{{{_PARTS[part.rstrip('s')]}}}"
+    if part == "hundred" and top in _NUMBER_WORDS:
+        return str(100 * int(_NUMBER_WORDS[top]))
     tens, _, ones = words.partition(" ")
     if tens in _TENS and (not ones or 0 < int(_NUMBER_WORDS.get(ones, 0)) < 10):
         return str(int(_TENS[tens]) + int(_NUMBER_WORDS.get(ones, 0)))
