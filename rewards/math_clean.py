@@ -89,6 +89,7 @@ def clean(answer: str) -> str:
     text = _positive_reals(_NESTED_POWER.sub(_flat_power, text))
     text = re.sub(r"\bm\s*(?=\\angle)|(?<=[\])])\^\s*\{?\s*(?:T|\\top)\s*\}?$", "", text)  # [1, 2]^T
     text = re.sub(r"\b([aApP])\.\s?([mM])\b\.?", r"\1\2", text)
+    text = re.sub(r"(?<=\d)or(?=[A-Z(\d-])", " or ", text)
     text = _UNION_LETTER.sub(r" \\cup ", _REPEATING.sub(r"\1\\overline{\2}", text))
     text = re.sub(r"(?<!\d)\.(?=\s*\\overline)", "0.", text)
     text = re.sub(r"^<([^<>=]*,[^<>=]*)>$", r"\\langle \1 \\rangle", text.strip())

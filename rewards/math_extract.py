@@ -50,6 +50,8 @@ _PHRASE = re.compile(
     | (?:结果|解|值)\s*(?:是|为|等于)\s*[:：]?
     | (?:故|应|因此|所以)选(?:择)?\s*[:：]?
     | \b(?:choose|select|pick)[ ](?:option|choice|answer)?
+    | \b(?:réponse|respuesta|resposta|antwort|risposta)(?:[ ](?:finale?|correcta?))?\s*(?:est|es|é|è|ist|:)\s*:?
+    | 答え\s*(?:は|:|：)
     | \banswer[ ](?=[(]?[A-J][).\s])
     | \banswer[ ]*(?=\$|\\\(|\\\[)
     | ^\W*(?:final[ ])?answer\W*\n
@@ -61,7 +63,8 @@ _WEAK_PHRASE = re.compile(r"\W*(?:result|solution|conclusion|option|choice|结�
 _MAX_AFTER_WEAK = 400  # characters: "the solution is ..." far above the end is a step on the way
 _CHOICE_PROSE = re.compile(
     r"(?:\b(?:option|choice|answer|statement)\s*\**|^)\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b[^.\n]{0,40}?"
-    r"\b(?:correct|right|answer|true|best)",
+    r"\b(?:correct|right|answer|true|best)|"
+    r"^\(?([A-J])(?:\)|[.。:,])?\s*(?:不是|因为|非|(?:not|because|since|as|it|non)\b)",
     re.I,
 )
 
@@ -100,7 +103,8 @@ def extract_gold(gold: str) -> str:
         found = rule(text)
         if found is not None and found.text:
             return found.text
-    return text
+    opened = _BOX.search(text)
+    return text[opened.end() :].lstrip(" {") if opened and boxes(text)[-1][2] is None else text
 
 
 def after_thinking(text: str) -> str | None:
@@ -133,6 +137,8 @@ def boxes(text: str) -> list[tuple[int, int, str | None]]:
         if start < len(text) and text[start] == "{":
             end = matching_brace(text, start)
             content = None if end is None else text[start + 1 : end]
+            if end is None and text.rstrip(" .$").endswith("\\}"):  # closed by an escaped brace
+                content = text.rstrip(" .$")[start + 1 : -2]
             position = len(text) if end is None else end + 1
         else:
             bare = re.compile(r"[^\s$,;]*").match(text, start)
@@ -214,7 +220,7 @@ def _from_phrase(text: str) -> Extracted | None:
         candidate = stated_answer(text[match.end() :])
         if candidate and not NOT_AN_ANSWER.match(candidate):
             return Extracted(candidate, "phrase")
-    return Extracted(choice.group(1), "choice_phrase") if choice else None
+    return Extracted(choice.group(1) or choice.group(2), "choice_phrase") if choice else None
 
 
 def _whole_text(text: str) -> Extracted | None:
@@ -245,7 +251,7 @@ def looks_like_answer(text: str) -> bool:
     """Whether a text is an answer and not prose: few words beside its mathematics."""
     bare = re.sub(r"\\(?:text|mathrm|textbf|mbox|operatorname|begin|end)\s*\{[^{}]*\}", " ", text)
     bare = re.sub(r"\\[a-zA-Z]+", " ", bare)
-    words = re.findall(r"[A-Za-z]{2,}", bare)
+    words = re.findall(r"[^\W\d_]{2,}", bare)
     has_math = bool(re.search(r"[\d\\$]", text))
     return len(words) <= (3 if has_math else 4) and not re.search(r"[?!]|\b[a-z]+\.\s+[A-Z]", text)
 

@@ -231,10 +231,10 @@ def _strip(node: Node) -> Node:
 
 
 def _in_order_of_names(records: Sequence[Node]) -> Sequence[Node]:
-    """y = 4, x = 3 as x = 3, y = 4: the order in which a tuple would have them."""
-    names = [record.args[0].name for record in records]
-    is_lettered = all(len(name) == 1 for name in names) and len(set(names)) == len(names)
-    return sorted(records, key=lambda record: record.args[0].name) if is_lettered else records
+    """y = 4, x = 3 as x = 3, y = 4: the order in which a tuple would have them, for neighbours in the alphabet."""
+    names = sorted(record.args[0].name for record in records)
+    is_run = all(len(name) == 1 for name in names) and all(ord(b) - ord(a) == 1 for a, b in zip(names, names[1:]))
+    return sorted(records, key=lambda record: record.args[0].name) if is_run else records
 
 
 def _same_letter(node: Node) -> bool:

@@ -228,7 +228,7 @@ def _function(node: Node, point: Mapping[str, Fraction]) -> Number:
         return _unknown_function(node.name, values)
     if node.name == "sqrt":
         return power(values[0], Fraction(1, 2))
-    if node.name in ("gcd", "lcm", "max", "min", "binom"):
+    if node.name in ("gcd", "lcm", "max", "min", "binom", "mod"):
         return _exact_function(node.name, values)
     rule = _FUNCTIONS.get(node.name)
     if rule is None or len(values) != (2 if node.name.endswith("_base") else 1):
@@ -258,6 +258,10 @@ def _exact_function(name: str, values: list[Number]) -> Number:
     if not all(isinstance(value, Fraction) and value.denominator == 1 and value >= 0 for value in values):
         raise Unparsable(f"{name} of something that is not a natural number")
     integers = [value.numerator for value in values]
+    if name == "mod":
+        if len(integers) != 2 or integers[1] == 0:
+            raise Undefined("a remainder of a division by zero")
+        return Fraction(integers[0] % integers[1])
     if name == "binom":
         if len(integers) != 2 or integers[0] > _MAX_FACTORIAL:
             raise TooLarge("a large binomial")

@@ -19,7 +19,7 @@ _HEDGE = re.compile(
     re.I,
 )
 _AFTERTHOUGHT = re.compile(
-    r"\s*(?:[,;]?\s*(?:because|since)\b|,\s*(?:not|which|as|so|where|but|it|and (?:we|this|it|so))\b).*$|"
+    r"\s*(?:[,;]?\s*(?:because|since)\b|,\s*(?:not|which|as|so|where|but|it|and (?:we|this|it|so))\b).*$|[,，]\s*(?:而)?(?:不是|非).*$|"
     r"\s+\([^()]*[a-zA-Z]{3,}[^()]*\)$",
     re.I | re.S,
 )
@@ -33,13 +33,14 @@ _CONCLUSION = re.compile(
 _ENDING = re.compile(
     r"(?:^|[\s=:(（$€£¥*_\u4e00-\u9fff])"
     r"([-−+]?[$€£¥]?\\?[$]?(?:\d*√\(?\d+\)?|\d[\d,. ]*\d|\d|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
-    r"(?:\s*(?:\\?%|°|[a-zA-Z²³$€]+(?:\^?\d)?|[\u4e00-\u9fff]{1,4})){0,3}|[(\[][^()\[\]$]{0,60}?\d[^()\[\]$]{0,60}[)\]])"
-    r"\s*[.。!*)_]*\s*$"
+    r"(?:\s*(?:\\?%|°|[a-zA-Z²³$€]+(?:\^?\d)?)){0,3}[万亿]?|[(\[][^()\[\]$]{0,60}?\d[^()\[\]$]{0,60}[)\]])"
+    r"\s*[\u4e00-\u9fff]{0,12}[.。!*)_\s]*$"
 )
 _DENIED = re.compile(r"\b(?:not|never|isn't|wasn't|cannot be|can't be)(?:\s+(?:equal to|exactly|simply))?[\s$(*]*$", re.I)
 _COMPUTED = re.compile(  # 48 + 24 = 72 clips in April and May
-    r"[\d)]\s*[-−+*/×÷]\s*[$(]*[\d.][^=]{0,80}=\s*([$€£¥]?\d[\d,]*(?:\.\d+)?(?:/\d+)?)(?:\s+[^\d=$\\]*)?\W*$"
+    r"[\d)]\s*[-−+*/×÷]\s*[$(]*[\d.][^=]{0,80}=\s*([$€£¥]?\d[\d,]*(?:\.\d+)?(?:/\d+)?)(?:[\s\u0080-\uffff][^\d=$\\]*)?\W*$"
 )
+_BOLD = re.compile(r"\*\*\s*([^*\n]{0,80}?\d[^*\n]{0,40}?)\s*\*\*[^\d$\\*]{0,40}$")
 _GLOSSED = re.compile(  # the minimum is $3$ when $a=1$ and $b=2$
     r"^(.*\b(?:is|are|equals)\s+(?:\$[^$]+\$|\\\(.+?\\\)))\s*,?\s+(?:when|where|at|if|for|since|because|attained|achieved)\b.*$",
     re.S,
@@ -88,7 +89,7 @@ def reduce_prose(sentence: str) -> str:
     text = sentence.strip().strip("*_` ").strip()
     text = _AFTERTHOUGHT.sub("", _LEAD_IN.sub("", text)).strip().strip("\"'}* ") or text
     pieces = re.split(
-        r"\b(?:is|are|equals|be|was|were)\b(?:\s+(?:equal\s+to|approximately|exactly|therefore|thus|just))*\s*:?", text
+        r"\b(?:is|are|equals|be|was|were)\b(?:\s+(?:equal\s+to|approximately|exactly|therefore|thus|just))*\s*:?|(?<!不)是|等于", text
     )
     last = pieces[-1].strip()
     if len(pieces) > 1 and last and re.search(r"[\d\\$]|^\(?[a-zA-Z]\)?$", last):
@@ -134,6 +135,9 @@ def ending(text: str) -> tuple[str, str]:
                 parts.insert(0, next(g for g in earlier.groups() if g is not None))
             after = re.match(r"\s*(?:\\?%|percent|pct)", tail)
             return (" , ".join(parts) + (after.group() if after else ""), "last_expression")
+    bold = _BOLD.search(sentence)
+    if bold and not _DENIED.search(sentence[: bold.start()]):
+        return (reduce_prose(bold.group(1)), "last_expression")
     match = _ENDING.search(sentence)
     if match and _DENIED.search(sentence[: match.start(1)]):
         return ("", "denied")

@@ -180,6 +180,8 @@ class Parser(AtomReader):
         while True:
             if self.accept("*", "\\cdot", "\\times"):
                 node = multiply(node, self.unary())
+            elif self.accept("\\bmod", "\\mod"):
+                node = Node("func", (node, self.unary()), "mod")
             elif self.accept("/", "\\div"):
                 node = Node("div", (node, self.unary_implicit()))
             elif self._starts_factor():

@@ -165,7 +165,7 @@ def _split_word_unit(text: str) -> tuple[str, str]:
     ohms = re.match(r"^(.*\d)\s*((?:k|M|m)?\s*\\Omega)$", text)
     if ohms:
         return ohms.group(1), "ohm"
-    chinese = re.match(r"^([-+]?[\d.,/ ]*\d)\s*([\u4e00-\u9fff]{1,6})$", text)
+    chinese = re.match(r"^([^\u4e00-\u9fff]*[\d)}])\s*([\u4e00-\u9fff]{1,6})$", text)
     if chinese:
         return chinese.group(1), chinese.group(2)
     match = _NUMBER_AND_WORDS.match(text)
