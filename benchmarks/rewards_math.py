@@ -52,7 +52,7 @@ def trl_accuracy(gold: str, response: str) -> bool:
 
 
 def load_grader(spec: str) -> Grader:
-    """The grader that MODULE:FUNCTION or path/to/file.py:FUNCTION names, with ":answer" for one that compares answers."""
+    """The grader that MODULE:FUNCTION or path/to/file.py:FUNCTION names; with ":answer" one of answers alone."""
     parts = spec.split(":")
     if len(parts) not in (2, 3) or parts[2:] not in ([], ["answer"]):
         raise SystemExit(f"--grader {spec!r}: expected NAME=MODULE:FUNCTION or NAME=path/to/file.py:FUNCTION[:answer]")

@@ -104,7 +104,9 @@ def _log(
         log_extra("math_rule", [verdict.rule for verdict in verdicts])
     if log_metric is not None and verdicts:
         rules = Counter(verdict.rule for verdict in verdicts)
-        unread = sum(rules[rule] for rule in ("none", "hedge", "denied", "unfinished_thinking", "unfinished_box", "empty"))
+        unread = sum(
+            rules[rule] for rule in ("none", "hedge", "denied", "unfinished_thinking", "unfinished_box", "empty")
+        )
         log_metric("math/no_answer", unread / len(verdicts))
         log_metric("math/refused", rules["refused"] / len(verdicts))
         log_metric("math/undecided", rules["timeout"] / len(verdicts))

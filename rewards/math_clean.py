@@ -22,7 +22,8 @@ _CHARACTERS = str.maketrans(
         "±": r" \pm ", "∓": r" \mp ", "∅": r" \emptyset ", "ø": r" \emptyset ", "Ø": r" \emptyset ", "ℝ": r"\mathbb{R}",
         "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ",
         "λ": r"\lambda ", "μ": r"\mu ", "σ": r"\sigma ", "φ": r"\phi ", "ω": r"\omega ", "Δ": r"\Delta ",
-        "º": r"^\circ ", "⟨": r"\langle ", "⟩": r"\rangle ", "或": " or ", "且": " and ", "和": " and ", "→": r" \to ", "∖": r" \setminus ",
+        "º": r"^\circ ", "⟨": r"\langle ", "⟩": r"\rangle ",
+        "或": " or ", "且": " and ", "和": " and ", "→": r" \to ", "∖": r" \setminus ",
         "∶": ":", "∠": r"\angle ", "△": r"\triangle ", "ℏ": r"\hbar ", "ħ": r"\hbar ",
         "⁄": "/", "∕": "/", "，": ",", "、": ",", "；": ";", "：": ":",
         "（": "(", "）": ")", "％": "%", "∛": r"\sqrt[3] ", "〈": r"\langle ", "〉": r"\rangle ", "′": "'", "’": "'",
@@ -57,7 +58,8 @@ _REPEATING = re.compile(r"(\d*\.\d*?)(\d)(\2*)\s*\(?repeating\)?")
 _INVERSE = re.compile(r"\b([fgh])\s*\^\s*(?:\{\s*-\s*1\s*\}|-1)\s*\(")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _WRAPPERS = re.compile(
-    r"\\(?:boxed|fbox|mathbf|mathit|mathcal|boldsymbol|bm|mathsf|underline|overrightarrow|vec|hat|widehat|ensuremath|mathring|emph)\s*\{"
+    r"\\(?:boxed|fbox|mathbf|mathit|mathcal|boldsymbol|bm|mathsf|underline|overrightarrow|vec|"
+    r"hat|widehat|ensuremath|mathring|emph)\s*\{"
 )
 _TEXT = re.compile(
     r"\\(?:text|mathrm|textbf|textit|textrm|textnormal|mbox|hbox|operatorname\*?|texttt|textsf)\s*\{([^{}]*)\}"
@@ -80,12 +82,20 @@ def clean(answer: str) -> str:
     text = _BETWEEN_EQUATIONS.sub(r"\1 , ", text)
     text = _SPACES.sub(" ", _DROPPED.sub(" ", text))
     text = _COMMAND.sub(_rename, text)
-    text = _money_word(text).replace(r"\$", "").replace("$", " ").replace(r"\%", "%").replace(r"\#", "#").replace(r"\&", "&")
+    text = (
+        _money_word(text)
+        .replace(r"\$", "")
+        .replace("$", " ")
+        .replace(r"\%", "%")
+        .replace(r"\#", "#")
+        .replace(r"\&", "&")
+    )
     text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
     text = text.replace("{:}", ":")
     text = _SUCH_THAT.sub(r"\1 \\mid ", text)
     text = _INVERSE.sub(r"\1_{inv}(", text)
     text = _SCRIPTS.sub(r"_\2^\1", _PRIMES.sub(lambda m: "'" * m.group().count("prime"), text))
+    text = re.sub(r"\bC_\{?(\d+)\}?\^\{?(\d+)\}?", r"\\binom{\1}{\2}", text)
     text = _positive_reals(_NESTED_POWER.sub(_flat_power, text))
     text = re.sub(r"\bm\s*(?=\\angle)|(?<=[\])])\^\s*\{?\s*(?:T|\\top)\s*\}?$", "", text)  # [1, 2]^T
     text = re.sub(r"\b([aApP])\.\s?([mM])\b\.?", r"\1\2", text)
@@ -141,7 +151,9 @@ def _rename(match: re.Match[str]) -> str:
 
 
 _NESTED_POWER = re.compile(r"\\(?:text|mathrm)\s*\{(?:[^{}]|\^\s*\{\s*-?\d\s*\})*\}")
-_HALF_LINE = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?\s*(?:[\^_]\s*\{?\s*([+-])\s*\}?(?!\w)|_\s*\{?\s*(>|<|\\ge|\\le)\s*0\s*\}?)")
+_HALF_LINE = re.compile(
+    r"\\mathbb\s*\{?\s*R\s*\}?\s*(?:[\^_]\s*\{?\s*([+-])\s*\}?(?!\w)|_\s*\{?\s*(>|<|\\ge|\\le)\s*0\s*\}?)"
+)
 
 
 def _flat_power(match: re.Match[str]) -> str:
@@ -176,7 +188,9 @@ def _trim(text: str) -> str:
     while text != previous:
         previous = text
         text = text.strip().strip("\"'").strip()
-        text = re.sub(r"^(?:=|:|\\approx|~|≈|(?:\\text\s*\{\s*)?(?:approximately|approx\.?|about)\b\s*\}?)\s*", "", text)
+        text = re.sub(
+            r"^(?:=|:|\\approx|~|≈|(?:\\text\s*\{\s*)?(?:approximately|approx\.?|about)\b\s*\}?)\s*", "", text
+        )
         text = re.sub(r"^\\(?:text|mathrm)\s*\{([^{}]*\d[^{}]*)\}$", r"\1", text)
         text = re.sub(r"(?:(?<!\.)\.|(?<=\d)\.|[,;:。])$", "", text) if not text.endswith("...") else text
         text = re.sub(r"^\*+\s*(?=\S)|(?<=\S)\s*\*+$", "", text)

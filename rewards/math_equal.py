@@ -120,18 +120,21 @@ def _ask_slow(gold: str, pred: str, timeout_s: float) -> Verdict:
 
 
 _MULTIPLIERS = {
-    "hundred": "100", "thousand": "1000", "million": "10^{6}", "billion": "10^{9}", "trillion": "10^{12}", "dozen": "12",
-    "万": "10000", "亿": "10^{8}",
+    "hundred": "100", "thousand": "1000", "million": "10^{6}", "billion": "10^{9}", "trillion": "10^{12}",
+    "dozen": "12", "万": "10000", "亿": "10^{8}",
 }  # fmt: skip
 _MULTIPLIER = re.compile(r"^([-+]?[\d.,]*\d)\s*(?:\\text\s*\{\s*)?(" + "|".join(_MULTIPLIERS) + r")\b\s*\}?(.*)$", re.I)
 _INTEGER_QUALIFIER = re.compile(
     r"[\s,;(]*(?:\\text\s*\{\s*)?(?:where|for|with|for any|for all|for every)?\s*\}?\s*(?:integer\s*)?"
-    r"([a-z])\s*(?:\\in\s*\\mathbb\s*\{?\s*[ZN]\s*\}?|(?:\\text\s*\{)?\s*(?:is|are|an|any|\s)*\s*integers?\s*\}?)\s*\)?$"
+    r"([a-z])\s*(?:\\in\s*\\mathbb\s*\{?\s*[ZN]\s*\}?|(?:\\text\s*\{)?\s*(?:is|are|an|any|\s)*"
+    r"\s*integers?\s*\}?)\s*\)?$"
 )
 
 
 _EXCEPT = re.compile(
-    r"^(?:\\text\s*\{\s*)?(?:all |any |every )?real(?: number)?s?\s*(?:x\s*)?except\s*(?:for\s*)?\}?\s*(?:x\s*=\s*)?([^{}]*)\}?$", re.I
+    r"^(?:\\text\s*\{\s*)?(?:all |any |every )?real(?: number)?s?\s*"
+    r"(?:x\s*)?except\s*(?:for\s*)?\}?\s*(?:x\s*=\s*)?([^{}]*)\}?$",
+    re.I,
 )
 
 
@@ -184,7 +187,10 @@ def _readings(gold: str, pred: str) -> Iterator[tuple[str, str]]:
 
 def _residues(gold: str, pred: str, modulus: str) -> tuple[str, str] | None:
     """The two least residues of x = 5 (mod 8) and x = 13 (mod 8); None where they are not integers."""
-    both = [re.fullmatch(r"(?:[a-z]\s*(?:\\equiv|=)\s*)?(-?\d{1,18})", _MODULUS.sub("", text).strip()) for text in (gold, pred)]
+    both = [
+        re.fullmatch(r"(?:[a-z]\s*(?:\\equiv|=)\s*)?(-?\d{1,18})", _MODULUS.sub("", text).strip())
+        for text in (gold, pred)
+    ]
     if not modulus.isdigit() or int(modulus) == 0 or both[0] is None or both[1] is None:
         return None
     return str(int(both[0][1]) % int(modulus)), str(int(both[1][1]) % int(modulus))
@@ -268,4 +274,3 @@ def _check_simplified(pred: str, verdict: Verdict) -> Verdict:
     if tree is None or is_simplified(tree.args[-1] if tree.kind == "rel" else tree):
         return verdict
     return Verdict(False, "not_simplified")
-

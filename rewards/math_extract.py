@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from rewards.math_prose import MATH_SPAN, NOT_AN_ANSWER, ending, reduce_prose, stated_answer
+from rewards.math_ending import ending
+from rewards.math_prose import MATH_SPAN, NOT_AN_ANSWER, reduce_prose, stated_answer
 
 MAX_CHARS = 20_000  # of the end of a response; a final answer stands at the end
 MAX_ANSWER_CHARS = 2_000
@@ -52,6 +53,8 @@ _PHRASE = re.compile(
     | \b(?:choose|select|pick)[ ](?:option|choice|answer)?
     | \b(?:réponse|respuesta|resposta|antwort|risposta)(?:[ ](?:finale?|correcta?))?\s*(?:est|es|é|è|ist|:)\s*:?
     | 答え\s*(?:は|:|：)
+    | (?:正确)?(?:选项|选择)\s*(?:是|为)\s*
+    | \b(?:I(?:[ ]would|'d)[ ](?:say|go[ ]with)|my[ ](?:choice|pick)[ ]is)[ ]+(?=\(?[A-J]\)?\W*$)
     | \banswer[ ](?=[(]?[A-J][).\s])
     | \banswer[ ]*(?=\$|\\\(|\\\[)
     | ^\W*(?:final[ ])?answer\W*\n
@@ -62,7 +65,8 @@ _PHRASE = re.compile(
 _WEAK_PHRASE = re.compile(r"\W*(?:result|solution|conclusion|option|choice|结果|解|值)", re.I)
 _MAX_AFTER_WEAK = 400  # characters: "the solution is ..." far above the end is a step on the way
 _CHOICE_PROSE = re.compile(
-    r"(?:\b(?:option|choice|answer|statement)\s*\**|^)\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b[^.\n]{0,40}?"
+    r"(?:\b(?:option|choice|answer|statement)\s*\**|^|\b(?:so|thus|hence|therefore)[, ]+)"
+    r"\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b[^.\n]{0,40}?"
     r"\b(?:correct|right|answer|true|best)|"
     r"^\(?([A-J])(?:\)|[.。:,])?\s*(?:不是|因为|非|(?:not|because|since|as|it|non)\b)",
     re.I,
@@ -227,13 +231,21 @@ def _whole_text(text: str) -> Extracted | None:
     """The text itself, when it is one line of mathematics or a word or two."""
     if not text or len(text) > 400 or "\n\n" in text:
         return None
-    if "\n" in text and not re.search(r"\\begin|\\\[|\$\$", text) and re.search(r"[a-zA-Z]{4,}|[\u4e00-\u9fff]{2,}", text):
+    if (
+        "\n" in text
+        and not re.search(r"\\begin|\\\[|\$\$", text)
+        and re.search(r"[a-zA-Z]{4,}|[\u4e00-\u9fff]{2,}", text)
+    ):
         return None
     if re.search(r"\d|\\", text) and (_SENTENCE_WORDS.search(text) or _CHINESE_SENTENCE.search(text)):
         return None
+    if re.search(r"\d", text) and _BEGINS_IN_WORDS.match(text):
+        return None
+    if re.search(r"\d\s*[-+*/]\s*\$?\d.*=.*[a-zA-Z]{3}\W*$", text):
+        return None  # 4 + 6 = 10 apples
     outside = MATH_SPAN.sub(" ", text)
     if outside != text and re.search(
-        r"[A-Za-z]{2,}", re.sub(r"\b(?:and|or|percent|pct|degrees?|[A-Za-z]+\s*$)", "", outside)
+        r"[A-Za-z]{2,}|[\u4e00-\u9fff]", re.sub(r"\b(?:and|or|percent|pct|degrees?|[A-Za-z]+\s*$)", "", outside)
     ):
         return None  # words around mathematics: a sentence
     return Extracted(text, "whole") if looks_like_answer(text) else None
@@ -244,6 +256,9 @@ _SENTENCE_WORDS = re.compile(
 )
 
 
+_BEGINS_IN_WORDS = re.compile(
+    r"(?!(?:sqrt|sin|cos|tan|log|ln|exp|pi|all|any|real|infinity|two|undefined)\b)[A-Za-z]{2,}[a-z]*\s+(?![=<>])"
+)
 _CHINESE_SENTENCE = re.compile(r"[\u4e00-\u9fff]{2,}[，,。][\u4e00-\u9fff]|[\u4e00-\u9fff]{3,}.*\d")
 
 

@@ -154,7 +154,9 @@ def with_free_names(gold: Node, pred: Node) -> Node:
         return pred
     (new,), (old,) = ours, theirs
     is_constant = new in _CONSTANTS and old in _CONSTANTS and _is_added(gold, new) and _is_added(pred, old)
-    is_integer = new in _INTEGERS and old in _INTEGERS | {"kappa"} and _multiplies_pi(gold, new) and _multiplies_pi(pred, old)
+    is_integer = (
+        new in _INTEGERS and old in _INTEGERS | {"kappa"} and _multiplies_pi(gold, new) and _multiplies_pi(pred, old)
+    )
     return rename(pred, old, new) if is_constant or is_integer else pred
 
 

@@ -91,7 +91,8 @@ _TEXT_UNIT = re.compile(
 
 
 _NUMBER_AND_WORDS = re.compile(
-    r"^(?P<core>[-+]?(?:[\d.,/\s:]|\\frac\s*\{\d+\}\s*\{\d+\}|\\pi|\\sqrt\s*\{\d+\}|\\cdot|\\times|\^\{?-?\d+\}?|[()%}]|i(?![a-zA-Z]))+"
+    r"^(?P<core>(?:[a-zA-Z]\s*=\s*)?[-+]?(?:[\d.,/\s:]|\\frac\s*\{\d+\}\s*\{\d+\}|\\pi|"
+    r"\\sqrt\s*\{\d+\}|\\cdot|\\times|\^\{?-?\d+\}?|[()%}]|i(?![a-zA-Z]))+"
     r"(?<=[\d})i%]))\s*(?P<unit>(?:/\s*)?[a-zA-Z][a-zA-Z/ .\^{}\d]*)$"
 )
 

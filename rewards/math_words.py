@@ -8,7 +8,8 @@ from rewards.math_clean import text_content
 from rewards.math_node import normal_words
 
 _CHOICE_ALONE = re.compile(
-    r"^\W*(?:(?i:(?:the\s+)?(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|option|choice|statement)\s*(?:is|:)?)\s*|"
+    r"^\W*(?:(?i:(?:the\s+)?(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|option|choice|statement)"
+    r"\s*(?:is|:)?)\s*|"
     r"(?:故?选(?:择|项)?|答案(?:是|为)?)\s*:?\s*)?"
     r"\(?\s*([A-Ja-j])\s*(?:\)|\]|\.|:)?\s*(?:is (?:correct|right|true))?\W*$"
 )
@@ -35,7 +36,8 @@ _SPELLINGS = {
         "every real number", "全体实数",
     ),
     "infinitely many": (
-        "infinitely many", "infinitely many solutions", "infinite solutions", "infinite number of solutions", "infinite",
+        "infinitely many", "infinitely many solutions", "infinite solutions", "infinite number of solutions",
+        "infinite",
     ),
     r"\infty": ("infinity", "positive infinity", "plus infinity", "无穷", "无穷大"),
     r"-\infty": ("negative infinity", "minus infinity"),
@@ -45,7 +47,16 @@ _SPELLINGS = {
 _CANONICAL = {spelling: words for words, spellings in _SPELLINGS.items() for spelling in spellings}
 _NUMBER_WORDS = {word: str(value) for value, word in enumerate(_SMALL)}
 _PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
-_TENS = {"twenty": "20", "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90"}
+_TENS = {
+    "twenty": "20",
+    "thirty": "30",
+    "forty": "40",
+    "fifty": "50",
+    "sixty": "60",
+    "seventy": "70",
+    "eighty": "80",
+    "ninety": "90",
+}
 
 
 def choice_letter(text: str) -> str | None:
@@ -99,8 +110,8 @@ def _spelled_number(words: str) -> str:
     top, _, part = words.partition(" ")
     if part.rstrip("s") in _PARTS and top in _NUMBER_WORDS:
         return rf"\frac{{{_NUMBER_WORDS[top]}}}{{{_PARTS[part.rstrip('s')]}}}"
-    if part == "hundred" and top in _NUMBER_WORDS:
-        return str(100 * int(_NUMBER_WORDS[top]))
+    if part in ("hundred", "thousand") and top in _NUMBER_WORDS:
+        return str((100 if part == "hundred" else 1000) * int(_NUMBER_WORDS[top]))
     tens, _, ones = words.partition(" ")
     if tens in _TENS and (not ones or 0 < int(_NUMBER_WORDS.get(ones, 0)) < 10):
         return str(int(_TENS[tens]) + int(_NUMBER_WORDS.get(ones, 0)))

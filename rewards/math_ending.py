@@ -1,0 +1,125 @@
+r"""What a response that never states its answer ends with: "So she has 3 * 4 = 12 eggs." ends with 12."""
+
+from __future__ import annotations
+
+import re
+
+from rewards.math_prose import DENIED, MATH_SPAN, SPAN_JOIN, leading_spans, only_number, reduce_prose
+
+Found = tuple[str, str]  # (text, the rule that found it); an empty text when the end denies it, hedges, or breaks off
+
+_HOPE = re.compile(r"\s*I hope[^.]*\.?\s*$")
+_VERIFICATION = re.compile(
+    r"(?<=[\s.!。])(?:let(?:'s| us| me) (?:verify|check|double)|verification|"
+    r"check(?:ing)?:|to (?:verify|check)|验证|检验).*$",
+    re.I | re.S,
+)
+_SENTENCES = re.compile(r"(?<=[^\d\s][.!?])(?<!i\.e\.)(?<!e\.g\.)\s+|(?<=\d[.!?])\s+(?=[A-Z])|(?<=[。！？])(?=.)")
+_HEDGE = re.compile(
+    r"\b(?:either|maybe|perhaps|possibly|might|could be|not sure|guess)\b|\?|"
+    r"^\W*(?:if|unless|let|suppose|assume|given)\b",
+    re.I,
+)
+_GLOSSED = re.compile(  # the minimum is $3$ when $a=1$ and $b=2$
+    r"^(.*\b(?:is|are|equals)\s+(?:\$[^$]+\$|\\\(.+?\\\)))\s*,?\s+"
+    r"(?:when|where|at|if|for|since|because|attained|achieved)\b.*$",
+    re.S,
+)
+_ROUGHLY = re.compile(  # 2/3, i.e. about 66.7%
+    r",?\s*\(?\s*(?:(?:i\.e\.|that is|or|which is)[,\s]*)?(?:\babout|\bapproximately|\broughly|≈)"
+    r"\s*[\d.,]+\s*\\?%?[^\d]*$",
+    re.I,
+)
+_BOLD = re.compile(r"\*\*\s*([^*\n]{0,80}?\d[^*\n]{0,40}?)\s*\*\*[^\d$\\*]{0,40}$")
+_PLAIN = r"[-−+]?[$€£¥]?\d[\d,]*(?:\.\d+)?(?:/\d+)?"
+_SEVERAL = re.compile(rf"\b(?:are|is)\s+({_PLAIN}(?:,\s*{_PLAIN})*,?\s*(?:and|or)\s+{_PLAIN})\W*$")
+_NUMBER = (
+    r"\d{1,2}:\d\d(?:\s*[AaPp]\.?[Mm]\b\.?)?|"
+    r"[-−+]?[$€£¥]?\\?[$]?(?:\d*√\(?\d+\)?|\d[\d,. ]*\d|\d|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
+    r"(?:\s*(?:\\?%|°|(?!of\b)[a-zA-Z²³$€]+(?:\^?\d)?)){0,3}[万亿]?"
+)
+_TUPLE = r"[(\[][^()\[\]$]{0,60}?\d[^()\[\]$]{0,60}[)\]]"
+_ENDING = re.compile(
+    rf"(?:^|[\s=:(（$€£¥*_\u4e00-\u9fff])({_NUMBER}|{_TUPLE})"
+    r"\s*(?:[\u4e00-\u9fff]{0,12}|of [a-z ]{1,40})[.。!*)_\s]*$"
+)
+_COMPUTED = re.compile(  # 48 + 24 = 72 clips in April and May
+    r"[\d)]\s*[-−+*/×÷]\s*[$(]*[\d.][^=]{0,80}=\s*([$€£¥]?\d[\d,]*(?:\.\d+)?(?:/\d+)?)"
+    r"(?:[\s\u0080-\uffff][^\d=$\\]*)?\W*$"
+)
+_CONCLUSION = re.compile(
+    r"\W*(?:therefore|thus|hence|so|in total|in conclusion|finally|consequently|altogether)\b", re.I
+)
+
+
+def ending(text: str) -> Found:
+    """What the response ends with, and by which rule."""
+    sentence = _last_sentence(text)
+    if _HEDGE.search(re.sub(r"\$[^$]*\$", "", sentence)):
+        return "", "hedge"
+    sentence = _ROUGHLY.sub("", _GLOSSED.sub(r"\1", sentence))
+    for rule in (_spans, _bold, _several, _number, _computed, _conclusion):
+        found = rule(sentence)
+        if found is not None:
+            return found
+    return "", "none"
+
+
+def _last_sentence(text: str) -> str:
+    text = _HOPE.sub("", text)
+    without = _VERIFICATION.sub("", text)
+    text = without if re.search(r"\d", without) else text
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not lines:
+        return ""
+    last = " ".join(lines[-3:]) if re.match(r"\s*(?:\\\]|\$\$)\s*$", lines[-1]) else lines[-1]
+    return _SENTENCES.split(last.strip())[-1]
+
+
+def _spans(sentence: str) -> Found | None:
+    """The mathematics between dollar signs at the end, at most six words before it."""
+    spans = list(MATH_SPAN.finditer(sentence))
+    if not spans:
+        return None
+    if DENIED.search(sentence[: spans[-1].start()]):
+        return "", "denied"
+    tail = sentence[spans[-1].end() :]
+    if len(tail.split()) > 6 or re.search(r"\d", tail):
+        return None
+    start = len(spans) - 1
+    while start > 0 and SPAN_JOIN.fullmatch(sentence[spans[start - 1].end() : spans[start].start()]):
+        start -= 1
+    return leading_spans(sentence[spans[start].start() :]), "last_expression"
+
+
+def _bold(sentence: str) -> Found | None:
+    match = _BOLD.search(sentence)
+    if match is None or DENIED.search(sentence[: match.start()]):
+        return None
+    return reduce_prose(match.group(1)), "last_expression"
+
+
+def _several(sentence: str) -> Found | None:
+    match = _SEVERAL.search(sentence)
+    return (match.group(1), "last_expression") if match else None
+
+
+def _number(sentence: str) -> Found | None:
+    match = _ENDING.search(sentence)
+    if match is None:
+        return None
+    return ("", "denied") if DENIED.search(sentence[: match.start(1)]) else (match.group(1).strip(), "last_expression")
+
+
+def _computed(sentence: str) -> Found | None:
+    match = _COMPUTED.search(sentence)
+    return (match.group(1), "last_expression") if match else None
+
+
+def _conclusion(sentence: str) -> Found | None:
+    """The one number of a finished sentence that begins with "therefore" or the like."""
+    match = _CONCLUSION.match(sentence)
+    if match is None or not sentence.rstrip().endswith((".", "!", "。")):
+        return None
+    number = only_number(sentence[match.end() :])
+    return (number, "conclusion") if re.search(r"\d", number) else None
