@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -50,13 +51,15 @@ def http_reward(
         max_concurrent: requests under way at once in one worker.
         rows_per_request: completions in one request.
         columns: names of the dataset columns to send; no others leave this machine.
-        headers: sent with every request.
+        headers: sent with every request. $NAME in a value stands for an environment variable: keys do not belong in
+            recipes.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"url {url!r} must begin with http:// or https://")
     if min(timeout_s, attempts, max_concurrent, rows_per_request) <= 0 or backoff_s < 0:
         raise ValueError("timeout_s, attempts, max_concurrent and rows_per_request must be positive")
-    poster = JsonPoster(url, timeout_s, attempts, backoff_s, max_concurrent, dict(headers or {}))
+    filled = {name: os.path.expandvars(value) for name, value in (headers or {}).items()}
+    poster = JsonPoster(url, timeout_s, attempts, backoff_s, max_concurrent, filled)
     return HttpReward(poster, rows_per_request, tuple(columns))
 
 

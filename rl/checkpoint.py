@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from rl.durable import damage, folder_written_aside, remove, set_aside_damaged
+from rl.errors import RunFailed
 from rl.group import LearnerGroup
-from rl.run_directory import folder_written_aside
+
+_STATE = "stage.json"
 
 
 @dataclass(frozen=True)
@@ -21,26 +25,51 @@ class StageState:
     """iterations (steps) that are done"""
     stream: Mapping[str, Any]
     """state of the row stream"""
+    rollbacks: int = 0
+    """times that the stage went back to a checkpoint; part of the seeds, so that it does not repeat what failed"""
 
 
 def save_checkpoint(folder: Path, learner: LearnerGroup, state: StageState, *, keep: int) -> None:
-    """Writes `folder/<iteration>` and drops all but the newest `keep`."""
-    with folder_written_aside(folder / str(state.iteration)) as aside:
-        learner.save_state(aside)
-        (aside / "stage.json").write_text(json.dumps({"iteration": state.iteration, "stream": state.stream}))
-    for old in _numbered(folder)[:-keep]:
-        shutil.rmtree(old)
+    """Writes `folder/<iteration>` and drops all but the newest `keep`.
+
+    Raises:
+        RunFailed: it cannot be written (a full disk); earlier checkpoints are as they were.
+    """
+    try:
+        with folder_written_aside(folder / str(state.iteration)) as aside:
+            learner.save_state(aside)
+            (aside / _STATE).write_text(json.dumps(vars(state)))
+    except (OSError, SafetensorError) as error:
+        kept = saved_iterations(folder)
+        usable = f"that of iteration {kept[-1]} is usable still" if kept else "there is no earlier one"
+        raise RunFailed(
+            f"the checkpoint of iteration {state.iteration} cannot be written to {folder}: {_reason(error)}; {usable}. "
+            f"Make room and run the same command to continue"
+        ) from error
+    for iteration in saved_iterations(folder)[:-keep]:
+        remove(folder / str(iteration))
 
 
-def load_checkpoint(folder: Path, learner: LearnerGroup) -> StageState | None:
-    """Restores the newest checkpoint of a stage; None where there is none."""
-    found = _numbered(folder)
-    if not found:
-        return None
-    learner.load_state(found[-1])
-    stored = json.loads((found[-1] / "stage.json").read_text())
-    return StageState(stored["iteration"], stored["stream"])
+def load_checkpoint(folder: Path, learner: LearnerGroup, *, on_damage: Callable[[str], None]) -> StageState | None:
+    """Restores the newest checkpoint of a stage that is as it was written; None where there is none.
+
+    Args:
+        on_damage: told of each one that is passed over, which is renamed.
+    """
+    for iteration in reversed(saved_iterations(folder)):
+        path = folder / str(iteration)
+        problem = damage(path)
+        if problem is None:
+            learner.load_state(path)
+            return StageState(**json.loads((path / _STATE).read_text()))
+        on_damage(f"checkpoint {path} is damaged and passed over: {problem}; kept as {set_aside_damaged(path).name}")
+    return None
 
 
-def _numbered(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
+def saved_iterations(folder: Path) -> list[int]:
+    """Iterations that have a checkpoint, the newest last."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run all stages of a recipe; run again to continue where it stopped")
     _recipe_arguments(run)
     run.add_argument("--run-dir", type=Path, help="default: runs/<name of the recipe>")
+    run.add_argument(
+        "--fork-from", metavar="RUN_DIR[:STAGE[:ITERATION]]", help="start with what another run has done up to there"
+    )
     run.set_defaults(command=_run)
     validate = commands.add_parser("validate", help="check a recipe without loading a model; print derived numbers")
     _recipe_arguments(validate)
@@ -106,7 +109,14 @@ def _run(parsed: argparse.Namespace) -> None:
     from rl.display import make_display  # only now, because this loads torch
     from rl.pipeline import run_pipeline
 
-    run_pipeline(recipe, parsed.run_dir or Path("runs") / recipe.name, make_display())
+    display = make_display()
+    path = parsed.run_dir or Path("runs") / recipe.name
+    if parsed.fork_from is not None:
+        from rl.fork import fork, parse_fork_point
+
+        for line in fork(parse_fork_point(parsed.fork_from), path, recipe):
+            display.message(line)
+    run_pipeline(recipe, path, display)
 
 
 def _validate(parsed: argparse.Namespace) -> None:

@@ -6,14 +6,17 @@ import contextlib
 import logging
 import os
 import socket
+import sys
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rl.errors import RunFailed, UserError
+from rl.guardian import guarded
 from rl.recipe import EngineSection, LearnerSection, ModelSection, RaySection
 from rollouts.engine import Engine, Generation, Request
 
@@ -27,38 +30,47 @@ _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
 }
+# Of a cluster of our own: it is for this machine alone, so nothing of it listens to others; and when one of its
+# processes is killed, the others give up in seconds.
+_OWN_CLUSTER_ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+}
 
 
 @contextlib.contextmanager
 def ray_cluster(section: RaySection, *, num_cpus: int) -> Iterator[None]:
-    """A local Ray that ends with the block, or a running cluster that is joined and left alone.
+    """A local Ray that ends with the block or with this process, or a running cluster that is joined and left alone.
 
     Raises:
         UserError: Ray is not installed, or there is no cluster at `ray.address`.
     """
-    os.environ.update(_RAY_ENVIRONMENT)
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError(f"ray cannot be imported ({error}); install it with: pip install ray") from None
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-    try:
-        if section.address is None:
-            ray.init(
-                num_cpus=section.num_cpus or num_cpus,
-                include_dashboard=False,
-                object_store_memory=int(section.object_store_gb * 2**30),
-                **common,
-            )
-        else:
-            ray.init(address=section.address, **common)
-    except (ConnectionError, ValueError) as error:
-        raise UserError(f"ray.address: {section.address!r}: no Ray cluster answers there: {error}") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    own = section.address is None
+    os.environ.update(_RAY_ENVIRONMENT | (_OWN_CLUSTER_ENVIRONMENT if own else {}))
+    with guarded() as folder:
+        try:
+            import ray
+        except ImportError as error:
+            raise UserError(f"ray cannot be imported ({error}); install it with: pip install ray") from None
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+        try:
+            if own:
+                ray.init(
+                    num_cpus=section.num_cpus or num_cpus,
+                    include_dashboard=False,
+                    object_store_memory=int(section.object_store_gb * 2**30),
+                    _temp_dir=str(folder),
+                    **common,
+                )
+            else:
+                ray.init(address=section.address, **common)
+        except (ConnectionError, ValueError) as error:
+            raise UserError(f"ray.address: {section.address!r}: no Ray cluster answers there: {error}") from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 # ---------------------------------------------------------------- engines
@@ -213,12 +225,14 @@ class LearnerActor:
     """One rank of the learner in its own process, part of a torch process group."""
 
     def address(self) -> str:
-        """Where the other ranks meet this one."""
+        """Where the other ranks meet this one: a file where all are on one machine, else a port of this one."""
+        import ray
+
+        if _on_one_machine():
+            return f"file://{tempfile.gettempdir()}/ranks-{uuid.uuid4().hex}"
         with socket.socket() as probe:
             probe.bind(("", 0))
             port = probe.getsockname()[1]
-        import ray
-
         return f"tcp://{ray.util.get_node_ip_address()}:{port}"
 
     def join(
@@ -241,6 +255,13 @@ class LearnerActor:
         return getattr(self._learner, method)(*arguments, **common)
 
 
+def _on_one_machine() -> bool:
+    """True in a cluster of our own, whose address is that of the loopback device."""
+    import ray
+
+    return ray.util.get_node_ip_address() in ("127.0.0.1", "::1")
+
+
 class RayRanks:
     """Implements `rl.group.Ranks` over Ray actors."""
 
@@ -249,6 +270,8 @@ class RayRanks:
 
         self.count = section.ranks
         environment = {"OMP_NUM_THREADS": str(section.threads), "TOKENIZERS_PARALLELISM": "false"}
+        if _on_one_machine() and sys.platform.startswith("linux"):
+            environment["GLOO_SOCKET_IFNAME"] = "lo"
         actor: Any = ray.remote(
             num_cpus=section.cpus, num_gpus=section.gpus, runtime_env={"env_vars": environment}
         )(LearnerActor)
@@ -273,20 +296,3 @@ class RayRanks:
             return ray.get([actor.call.remote(method, args, common) for actor, args in zip(self._actors, arguments)])
         except ray.exceptions.RayActorError as error:
             raise RunFailed(f"a learner rank died during {method}: {_last_line(error)}") from error
-
-
-def check_engine_installed(section: EngineSection) -> None:
-    """Raises UserError where the engine of the recipe cannot be imported."""
-    import importlib.util
-
-    if section.kind == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise UserError(
-            "engine.kind: 'vllm': vLLM is not installed. Install it (GPU: pip install -e '.[gpu]'; CPU: make install) "
-            "or run with engine.kind=hf, which is slower"
-        )
-
-
-def model_folder_exists(path: str) -> bool:
-    """True for a folder with a config.json."""
-    return (Path(path).expanduser() / "config.json").is_file()
-

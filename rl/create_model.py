@@ -9,8 +9,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from rl.durable import folder_written_aside
 from rl.recipe import CreateModel, TokenizerSection
-from rl.run_directory import folder_written_aside
 
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.measure import Measurement as RichMeasurement
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -71,19 +72,55 @@ def time_shares(metrics: Mapping[str, float]) -> str:
     return " ".join(f"{name} {share:.0%}" for name, share in shares(metrics).items())
 
 
+def print_results(console: Console, records: Mapping[str, StageRecord], *, width: int) -> None:
+    """The stages with every held-out score before and after; as a list of scores where a table would be cut."""
+    table = result_table(records)
+    wide = console.options.update(max_width=10_000)
+    if RichMeasurement.get(console, wide, table).maximum > width:
+        table = result_list(records)
+    needed = RichMeasurement.get(console, wide, table).maximum
+    # rich cuts what is wider than its console, also where lines can be longer than that.
+    Console(file=console.file, width=needed, force_terminal=console.is_terminal).print(table)
+
+
 def result_table(records: Mapping[str, StageRecord]) -> Table:
-    """Each stage: kind, iterations, time, and every held-out score before and after."""
-    table = Table(title="stages and held-out scores (before -> after)")
-    for column in ("stage", "kind", "iterations", "time"):
-        table.add_column(column, justify="left" if column in ("stage", "kind") else "right")
+    """A row per stage: kind, iterations, time, and each held-out score."""
+    table = _stage_table()
     names = list(dict.fromkeys(name for record in records.values() for name in record.after))
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for stage, record in records.items():
-        scores = [f"{_score(record.before, name)} -> {_score(record.after, name)}" for name in names]
-        shown = scores if record.after else [""] * len(names)
-        table.add_row(stage, record.kind, str(record.iterations), f"{record.seconds:.1f} s", *shown)
+        scores = [_change(record, name) for name in names]
+        table.add_row(*_stage_cells(stage, record), *(scores if record.after else [""] * len(names)))
     return table
+
+
+def result_list(records: Mapping[str, StageRecord]) -> Table:
+    """The same in a few columns, however many held-out sets there are: a row per stage and score."""
+    table = _stage_table()
+    table.add_column("held-out", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    for stage, record in records.items():
+        first, empty = _stage_cells(stage, record), ("", "", "", "")
+        scores = [(name, _change(record, name)) for name in record.after] or [("", "")]
+        for number, score in enumerate(scores):
+            table.add_row(*(empty if number else first), *score)
+    return table
+
+
+def _stage_table() -> Table:
+    table = Table(title="stages and held-out scores (before -> after)")
+    for column in ("stage", "kind", "iterations", "time"):
+        table.add_column(column, justify="left" if column in ("stage", "kind") else "right", no_wrap=True)
+    return table
+
+
+def _stage_cells(stage: str, record: StageRecord) -> tuple[str, str, str, str]:
+    return stage, record.kind, str(record.iterations), f"{record.seconds:.1f} s"
+
+
+def _change(record: StageRecord, name: str) -> str:
+    return f"{_score(record.before, name)} -> {_score(record.after, name)}"
 
 
 def _score(scores: Mapping[str, float], name: str) -> str:
@@ -122,7 +159,7 @@ class PlainDisplay:
 
     def table(self, records: Mapping[str, StageRecord]) -> None:
         """See `Display`."""
-        self._console.print(result_table(records), width=max(self._console.width, 160))
+        print_results(self._console, records, width=max(self._console.width, 160))
 
     def close(self) -> None:
         """See `Display`."""
@@ -186,7 +223,7 @@ class LiveDisplay:
 
     def table(self, records: Mapping[str, StageRecord]) -> None:
         """See `Display`."""
-        self._console.print(result_table(records))
+        print_results(self._console, records, width=self._console.width)
 
     def close(self) -> None:
         """See `Display`."""

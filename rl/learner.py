@@ -42,6 +42,7 @@ class Learner:
     def __init__(self, section: LearnerSection, model_path: str, *, trust_remote_code: bool, device: str) -> None:
         torch.set_num_threads(section.threads)
         self.section = section
+        self.trust_remote_code = trust_remote_code
         self.device = torch.device(device)
         self.compute_dtype = torch.bfloat16 if section.dtype == "bfloat16" else torch.float32
         language_model = load_language_model(model_path, trust_remote_code=trust_remote_code)
@@ -255,7 +256,7 @@ class Learner:
         """Takes over the weights of a model of the same architecture."""
         whole: dict[str, Tensor] = {}
         if is_first_rank():
-            loaded = load_language_model(str(folder))
+            loaded = load_language_model(str(folder), trust_remote_code=self.trust_remote_code)
             whole = {_POLICY_PREFIX + name: x for name, x in loaded.state_dict().items()}
         load_whole_weights(self.policy, whole)
 

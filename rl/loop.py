@@ -12,6 +12,7 @@ from rl.checkpoint import StageState
 from rl.errors import RunFailed
 from rl.group import LearnerGroup
 from rl.metrics import PhaseClock, batch_metrics, gap_metrics, trajectory_metrics, update_metrics
+from rl.non_finite import Watch, watch_nothing
 from rl.ppo import to_ppo_batch
 from rl.recipe import RlStage, SamplingSection
 from rl.scoring import ScoredTrajectory, Scorer
@@ -47,6 +48,10 @@ class RlLoop:
     tokenizer: PreTrainedTokenizerBase
     seed: int
     max_model_len: int
+    before_learning: Callable[[], None] = lambda: None
+    """called when an iteration has its rewards and has not changed a weight yet; may end the stage by an exception"""
+    watch: Watch = watch_nothing
+    """told of every optimizer step"""
 
     def run(self, start: int, after_iteration: Callable[[Iteration], None]) -> None:
         """Iterations `start` to the last. The engine must hold the learner's weights. An exception ends the stage."""
@@ -66,6 +71,7 @@ class RlLoop:
             )
         with clock.phase("scoring"):
             scoring = self.scorer.score(trajectories)
+        self.before_learning()
         with clock.phase("learning"):
             batch = collate(scoring.scored, truncated_reward=stage.algorithm.truncated_reward)
             before = self.learner.evaluate(batch)
@@ -94,10 +100,12 @@ class RlLoop:
         if critic is not None:
             pieces = minibatches(ppo, count=critic.minibatches, epochs=critic.epochs, seed=seed)
             critic_steps = self.learner.update_critic(pieces, **schedule)
+            self.watch("critic", index, pieces, critic_steps)
         if critic is None or index >= critic.warmup_iterations:
             settings = stage.algorithm
             pieces = minibatches(ppo, count=settings.minibatches, epochs=settings.epochs, seed=seed + 1)
             policy_steps = self.learner.update_policy(pieces, **schedule)
+            self.watch("policy", index, pieces, policy_steps)
         reset_every = stage.algorithm.reference_reset_every
         if reset_every and (index + 1) % reset_every == 0:
             self.learner.reset_reference()

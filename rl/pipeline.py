@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import errno
 import json
 import math
 import random
@@ -13,17 +15,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rl.checkpoint import StageState, load_checkpoint, save_checkpoint
+from rl.checkpoint import StageState
 from rl.cluster import EnginePool, RayRanks, make_engine, ray_cluster
 from rl.display import Display
+from rl.durable import damage, folder_written_aside
 from rl.errors import Interrupted, RunFailed, UserError
 from rl.group import InProcessRank, LearnerGroup, Ranks
 from rl.interrupt import InterruptRequest
+from rl.non_finite import RollBack, StepWatch
 from rl.over_optimisation import first_finding, over_optimised, watch_points
 from rl.preference_pairs import split_pairs
+from rl.progress import StageProgress
 from rl.recipe import MessageCacheStage, PreferenceModelStage, Recipe, RlStage, SftStage, Stage, rewards_of
+from rl.recovery import recover
 from rl.report import write_report
-from rl.run_directory import RunDirectory, StageRecord, folder_written_aside, open_run_directory
+from rl.run_directory import RunDirectory, StageRecord, open_run_directory
 from rl.scoring import RewardPools, Scorer
 from rl.sources import SourceOpener, held_out_rows
 from rl.startup import StartupClock
@@ -52,18 +58,37 @@ def run_pipeline(recipe: Recipe, path: Path, display: Display) -> None:
         RunFailed: the run cannot go on.
         Interrupted: a signal asked it to stop; the state is saved.
     """
-    with open_run_directory(path, recipe) as run, InterruptRequest() as interrupt:
+    with open_run_directory(path, recipe) as run, InterruptRequest() as interrupt, _full_disk_is_no_bug(path):
+        for note in run.notes:
+            display.message(f"changed since the run began: {note}")
+        recover(run, recipe, display.message)
         if run.final.exists():
             display.message(f"{path}: this run is finished; its model is in {run.final}")
         else:
             with _parts(recipe, run, display, interrupt) as parts:
                 for name, stage in recipe.stages.items():
                     if name not in run.records():
+                        parts.stop_if_asked(f"before {name}")
                         parts.run_stage(name, stage)
                 parts.export_final()
                 write_report(run.path)
             display.message(f"done: the model is in {run.final}")
         display.table(run.records())
+
+
+@contextlib.contextmanager
+def _full_disk_is_no_bug(path: Path) -> Iterator[None]:
+    """A run whose files cannot be written fails with a message in place of a traceback."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+            raise
+        where = error.filename or path
+        raise RunFailed(
+            f"{where}: cannot be written: {error.strerror}. What was saved before is usable still: "
+            f"make room and run the same command to continue"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -79,9 +104,9 @@ def _parts(
     num_cpus = max(math.ceil(engine_cpus + learner_cpus + reward_cpus), 1)
     models: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        pools = stack.enter_context(RewardPools(models))
         with clock.part("Ray"):
             stack.enter_context(ray_cluster(recipe.ray, num_cpus=num_cpus))
+        pools = stack.enter_context(RewardPools(models))
         with clock.part("model"):
             model_path = _model_path(recipe, run)
         engine = _start_engines(recipe, model_path, display) if _needs_engine(recipe) else None
@@ -170,62 +195,107 @@ class PipelineParts:
             stage = self.recipe.stages[name]
             if isinstance(stage, PreferenceModelStage):
                 self.models[name] = str(self.run.stage_model(name))
-        if self.policy_stages():
-            self.learner.load_model(self.run.stage_model(self.policy_stages()[-1]))
+        self._held: str | None = None  # the stage whose policy the learner holds; None: the start
+        self._hold(self.policy_stages()[-1] if self.policy_stages() else None)
 
-    def policy_stages(self) -> list[str]:
-        """Finished stages that changed the policy, in order."""
-        return [name for name in self.run.records() if isinstance(self.recipe.stages[name], SftStage | RlStage)]
+    def policy_stages(self, before: str | None = None) -> list[str]:
+        """Finished stages that changed the policy, in order; only those before a stage, where one is given."""
+        records, names = self.run.records(), list(self.recipe.stages)
+        names = names[: names.index(before)] if before else names
+        return [n for n in names if n in records and isinstance(self.recipe.stages[n], SftStage | RlStage)]
+
+    def _hold(self, stage: str | None) -> None:
+        """Has the learner hold the policy at the end of a stage."""
+        if stage != self._held:
+            self.learner.load_model(self.run.stage_model(stage) if stage else Path(self._model_path))
+            self._held = stage
+
+    def stop_if_asked(self, where: str) -> None:
+        """Stops where a signal came in and everything is saved.
+
+        Raises:
+            Interrupted: a signal came in.
+        """
+        if self.interrupt.requested:
+            raise Interrupted(f"stopped {where}; run the same command to continue")
 
     # ------------------------------------------------------------ stages
 
     def run_stage(self, name: str, stage: Stage) -> None:
         """One stage from its start or its newest checkpoint to its record in state.json."""
         changes_policy = isinstance(stage, SftStage | RlStage)
-        before: Measurements = self._measured_before() if changes_policy else {}
-        start = time.monotonic()
-        outcome = _RUNNERS[type(stage)](self, name, stage)
-        seconds = time.monotonic() - start
+        earlier = self.policy_stages(before=name)
+        self._hold(earlier[-1] if earlier else None)
+        before: Measurements = self._measured_before(name) if changes_policy else {}
+        outcome, seconds = self._ran(name, stage)
         after: Measurements = self._finish_policy_stage(name, before) if changes_policy else {}
         scores_before = {key: 0.5 if self._is_win_rate(key) else m.score for key, m in before.items()}
         scores_after = {key: m.score for key, m in after.items()}
         details = {**outcome.details, **_flat_details(after)}
         record = StageRecord(stage.kind, outcome.iterations, seconds, scores_before, scores_after, details)
-        self.run.add_record(name, record)
+        self.run.add_record(name, record, order=list(self.recipe.stages))
         self.display.stage_finished(name, record)
+
+    def _ran(self, name: str, stage: Stage) -> tuple[StageOutcome, float]:
+        """(what came of the stage, seconds), from the run directory where an earlier process got as far as that."""
+        path = self.run.outcome(name)
+        if path.exists() and damage(self.run.stage_model(name)) is None:
+            stored = json.loads(path.read_text())
+            self._hold(name)
+            return StageOutcome(stored["iterations"], stored["details"]), stored["seconds"]
+        start = time.monotonic()
+        outcome = _RUNNERS[type(stage)](self, name, stage)
+        if isinstance(stage, SftStage | RlStage):
+            self._held = name
+            with folder_written_aside(self.run.stage_model(name)) as aside:
+                self.learner.save_model(aside)
+                self.tokenizer.save_pretrained(aside)
+        seconds = time.monotonic() - start
+        if isinstance(stage, SftStage | RlStage | PreferenceModelStage):
+            self.run.write_json(path, {**asdict(outcome), "seconds": seconds})
+        return outcome, seconds
 
     def _is_win_rate(self, name: str) -> bool:
         return self.recipe.evaluations[name].measure == "win_rate"
 
-    def _measured_before(self) -> Measurements:
+    def _measured_before(self, stage: str) -> Measurements:
         """Held-out measurements at the start of a stage: those after the last one that changed the policy.
 
         A model that was just made from random weights is not measured: it knows nothing.
         """
-        done = self.policy_stages()
+        done = self.policy_stages(before=stage)
         if not done and self.recipe.model.create is not None:
             return {}
         path = self.run.measurements(done[-1] if done else "start")
         if not path.exists():
             self._publish(version=0)
-            self._measure(path, {})
+            self._measure(path, self._stored_measurements(self.run.measurements(done[-2])) if done[1:] else {})
+        return self._stored_measurements(path)
+
+    @staticmethod
+    def _stored_measurements(path: Path) -> Measurements:
         from rl.held_out import Measurement
 
-        return {name: Measurement(**stored) for name, stored in json.loads(path.read_text()).items()}
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        return {name: Measurement(**values) for name, values in stored.items()}
 
     def _finish_policy_stage(self, name: str, before: Measurements) -> Measurements:
-        """Saves the policy as a plain model, then measures it."""
-        with folder_written_aside(self.run.stage_model(name)) as aside:
-            self.learner.save_model(aside)
-            self.tokenizer.save_pretrained(aside)
+        """Measures the policy at the end of a stage."""
         if not self.recipe.evaluations:
             return {}
         self._publish(version=-1)
         return self._measure(self.run.measurements(name), before)
 
     def _measure(self, path: Path, before: Measurements) -> Measurements:
-        measured = {name: self._measure_set(name, before.get(name)) for name in self.recipe.evaluations}
-        self.run.write_json(path, {name: asdict(measurement) for name, measurement in measured.items()})
+        partial = path.with_suffix(".partial")
+        measured = self._stored_measurements(partial)
+        for name in self.recipe.evaluations:
+            if name in measured:
+                continue
+            self.stop_if_asked(f"while measuring, before {name}")
+            measured[name] = self._measure_set(name, before.get(name))
+            self.run.write_json(partial, {name: asdict(measurement) for name, measurement in measured.items()})
+        partial.replace(path)
         return measured
 
     def _measure_set(self, name: str, before: Measurement | None) -> Measurement:
@@ -239,12 +309,12 @@ class PipelineParts:
         seed = _seed(self.recipe, f"measure {name}")
         return held_out.measure(self.started_engine(), self.tokenizer, seed=seed, before=before)
 
-    def _measured_during(self, done: int) -> dict[str, float]:
+    def _measured_during(self, stage: str, done: int) -> dict[str, float]:
         """Held-out scores after `done` iterations of an rl stage, of the sets that the recipe wants measured now."""
         due = [name for name, section in self.recipe.evaluations.items() if section.every and done % section.every == 0]
         if not due:
             return {}
-        start, before = time.monotonic(), self._measured_before()
+        start, before = time.monotonic(), self._measured_before(stage)
         numbers: dict[str, float] = {}
         for name in due:
             measured = self._measure_set(name, before.get(name))
@@ -286,36 +356,13 @@ class PipelineParts:
             with folder_written_aside(self.run.final) as aside:
                 shutil.copytree(self.run.stage_model(done[-1]), aside, dirs_exist_ok=True)
 
-    def stop_if_asked(self, name: str, state: StageState, *, saved: bool) -> None:
-        """Raises Interrupted after saving, where a signal came in.
+    def _progress(self, name: str) -> StageProgress:
+        return StageProgress(
+            name, self.run, self.learner, self.recipe.saving, display=self.display, interrupt=self.interrupt
+        )
 
-        Raises:
-            Interrupted: always when a signal came in.
-        """
-        if not self.interrupt.requested:
-            return
-        if not saved:
-            self._save(name, state)
-        raise Interrupted(f"stopped after iteration {state.iteration} of {name}; run the same command to continue")
-
-    def _save(self, name: str, state: StageState) -> None:
-        keep = self.recipe.saving.keep_checkpoints
-        save_checkpoint(self.run.checkpoints(name), self.learner, state, keep=keep)
-
-    def after(self, name: str, index: int, metrics: Mapping[str, float], state: StageState, *, last: bool) -> None:
-        """Logs an iteration, saves where it is time, stops where a signal asked for it."""
-        self.run.append_metrics(name, index, metrics)
-        self.display.iteration(index, metrics)
-        due = state.iteration % self.recipe.saving.checkpoint_every == 0 and not last
-        if due:
-            self._save(name, state)
-        self.stop_if_asked(name, state, saved=due)
-
-    def resume(self, name: str) -> StageState:
-        """The newest checkpoint of the stage, loaded; or its start."""
-        state = load_checkpoint(self.run.checkpoints(name), self.learner) or StageState(0, {})
-        self.run.forget_after(name, state.iteration)
-        return state
+    def _step_watch(self, name: str) -> StepWatch:
+        return StepWatch(self.recipe.non_finite, self.run.bad_batches(name), self.display.message)
 
     # ------------------------------------------------------------ kinds of stages
 
@@ -324,7 +371,8 @@ class PipelineParts:
         from rl.sft import SftLoop
 
         self.learner.begin_sft(stage.optimizer)
-        state = self.resume(name)
+        progress = self._progress(name)
+        state = progress.resume()
         self.display.stage_started(name, stage.kind, stage.num_steps, state.iteration)
         streams = [
             self.opener.stream(
@@ -332,28 +380,45 @@ class PipelineParts:
             )
             for n, phase in enumerate(stage.phases)
         ]
-        losses: list[float] = []
 
         def after_step(step: int, metrics: Mapping[str, float], state: StageState) -> None:
-            losses.append(metrics["loss"])
-            self.after(name, step, metrics, state, last=state.iteration == stage.num_steps)
+            progress.after(step, metrics, state, last=state.iteration == stage.num_steps)
 
-        SftLoop(stage, self.learner, streams, self.tokenizer).run(state, after_step)
-        recent = losses[-20:]
+        loop = SftLoop(stage, self.learner, streams, self.tokenizer, self._step_watch(name))
+        self._until_done(progress, state, lambda start: loop.run(start, after_step))
+        recent = [row["loss"] for row in self.run.metrics(name)[-20:]]
         return StageOutcome(stage.num_steps, {"loss": sum(recent) / len(recent)} if recent else {})
+
+    def _until_done(self, progress: StageProgress, state: StageState, train: Callable[[StageState], None]) -> None:
+        """Trains from a state to the end, with as many returns to a checkpoint as the recipe allows."""
+        allowed = self.recipe.non_finite
+        if allowed.then == "roll_back":
+            progress.save_start()
+        while True:
+            try:
+                with progress.saved_when_failing():
+                    return train(state)
+            except RollBack:
+                state = progress.roll_back()
+                if state.rollbacks > allowed.max_rollbacks:
+                    raise RunFailed(
+                        f"after {allowed.max_rollbacks} returns to a checkpoint (non_finite.max_rollbacks) there are "
+                        f"still more than {allowed.max_in_a_row} steps in a row that are not finite"
+                    ) from None
+                state = dataclasses.replace(state, stream={})  # other rows than those that failed
 
     def run_rl(self, name: str, stage: RlStage) -> StageOutcome:
         """PPO; see rl/loop.py."""
         from rl.loop import Iteration, RlLoop
 
         self.learner.begin_rl(stage.policy, stage.critic, stage.algorithm, stage.sampling.temperature)
-        state = self.resume(name)
+        progress = self._progress(name)
+        state = progress.resume()
         seed = _seed(self.recipe, name)
         stream = self.opener.stream(stage.prompts, "problem", seed=seed, held_out=self.held_out)
         if state.stream:
             stream.load_state(state.stream)
         self.display.stage_started(name, stage.kind, stage.iterations, state.iteration)
-        self._publish(version=state.iteration)
 
         def after_iteration(iteration: Iteration) -> None:
             wanted = self.recipe.saving.rollouts_per_iteration
@@ -362,25 +427,34 @@ class PipelineParts:
             self.run.append_rollouts(name, iteration.index, logged)
             metrics = {**iteration.metrics, "engine_restarts": float(self.started_engine().restarts)}
             last = iteration.state.iteration == stage.iterations
-            metrics |= self._measured_during(iteration.state.iteration)
+            metrics |= self._measured_during(name, iteration.state.iteration)
             self._watch(name, stage, {**metrics, "iteration": iteration.index})
-            self.after(name, iteration.index, metrics, iteration.state, last=last)
+            progress.after(iteration.index, metrics, iteration.state, last=last)
 
         loop = RlLoop(
             stage=stage,
             engine=self.started_engine(),
             learner=self.learner,
-            scorer=self._scorer(name, stage),
+            scorer=Scorer(
+                stage.rewards,
+                self.pools,
+                keep_failure=lambda failure: self.run.append_failure(name, progress.iteration, failure),
+            ),
             stream=stream,
             tokenizer=self.tokenizer,
             seed=seed,
             max_model_len=self.recipe.engine.max_model_len,
+            before_learning=progress.before_learning,
+            watch=self._step_watch(name),
         )
-        loop.run(state.iteration, after_iteration)
-        return StageOutcome(stage.iterations)
 
-    def _scorer(self, name: str, stage: RlStage | MessageCacheStage) -> Scorer:
-        return Scorer(stage.rewards, self.pools, keep_failure=lambda failure: self.run.append_failure(name, failure))
+        def train(start: StageState) -> None:
+            self._publish(version=start.iteration)
+            own_seed = _seed(self.recipe, f"{name}, return {start.rollbacks}") if start.rollbacks else seed
+            dataclasses.replace(loop, seed=own_seed).run(start.iteration, after_iteration)
+
+        self._until_done(progress, state, train)
+        return StageOutcome(stage.iterations)
 
     def run_preference_model(self, name: str, stage: PreferenceModelStage) -> StageOutcome:
         """A reward model on TRL's trainer."""
@@ -406,7 +480,7 @@ class PipelineParts:
             self.run.append_metrics(name, logged_before + step, numbers)
             self.display.iteration(logged_before + step - 1, numbers)
 
-        done = self.policy_stages()
+        done = self.policy_stages(before=name)
         start = stage.start or (str(self.run.stage_model(done[-1])) if done else self._model_path)
         with folder_written_aside(self.run.stage_model(name)) as aside:
             seed = _seed(self.recipe, name) % 2**31
@@ -423,16 +497,23 @@ class PipelineParts:
         seed = _seed(self.recipe, name)
         self.display.stage_started(name, stage.kind, stage.num_problems, 0)
         self._publish(version=0)
+        self.run.forget_after(name, 0)
+        problems_done = 0
 
         def after_chunk(done: int, graded: int) -> None:
+            nonlocal problems_done
+            problems_done = done
             self.display.iteration(done - 1, {"problems": float(graded)})
-            if self.interrupt.requested:
-                raise Interrupted(f"stopped in {name}; run the same command to begin this stage again")
+            self.stop_if_asked(f"in {name}, which begins again")
 
         cache = fill_message_cache(
             stage,
             engine=self.started_engine(),
-            scorer=self._scorer(name, stage),
+            scorer=Scorer(
+                stage.rewards,
+                self.pools,
+                keep_failure=lambda failure: self.run.append_failure(name, problems_done, failure),
+            ),
             stream=self.opener.stream([stage.prompts], "problem", seed=seed, held_out=self.held_out),
             tokenizer=self.tokenizer,
             seed=seed,
@@ -446,7 +527,9 @@ class PipelineParts:
             raise RunFailed(f"{name}: none of {cache.num_problems} problems passes the filter; change above or below")
         path = self.run.message_cache(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_cache(path, cache.kept)
+        aside = path.with_name(f".{path.name}.writing")
+        write_cache(aside, cache.kept)
+        aside.replace(path)
         return StageOutcome(
             cache.num_problems,
             {"problems": cache.num_problems, "kept": len(cache.kept), "answer_accuracy": cache.accuracy},

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from rewards import BUILT_IN, load_reward, required_columns
 from rewards.registry import RewardSpecError
-from rl.cluster import check_engine_installed, model_folder_exists
-from rl.errors import UserError
 from rl.model_hub import hub_problem
 from rl.preference_pairs import read_pair
 from rl.recipe import (
@@ -28,10 +26,11 @@ from rl.recipe import (
     rewards_of,
 )
 from rl.recipe_file import RecipeError, read_raw, validated
+from rl.recipe_secrets import secret_problems
 from rl.recipe_sources import DatasetSource, MessageCacheSource, TaskSource
 from rl.sources import SourceOpener, View, held_out_rows
 from rollouts.pacore import TemplateError, synthesis_prompt
-from rollouts.prompts import row_content
+from rollouts.prompts import ShuffledRows, row_content
 from rollouts.rows import DatasetError, Row
 
 
@@ -56,7 +55,7 @@ def check(recipe: Recipe, *, on_this_machine: bool) -> list[str]:
         on_this_machine: also what only matters where the recipe is run: Ray and the engine are installed, and
             models and datasets on the hub can be read.
     """
-    problems = [*_model_problems(recipe, on_this_machine)]
+    problems = [*secret_problems(recipe.model_dump(mode="json")), *_model_problems(recipe, on_this_machine)]
     if on_this_machine:
         problems += _installation_problems(recipe)
     for name, stage in recipe.stages.items():
@@ -65,6 +64,11 @@ def check(recipe: Recipe, *, on_this_machine: bool) -> list[str]:
     for name, evaluation in recipe.evaluations.items():
         problems += [f"evaluations.{name}.{problem}" for problem in _evaluation_problems(evaluation, on_this_machine)]
     return problems
+
+
+def model_folder_exists(path: str) -> bool:
+    """True for a folder with a config.json."""
+    return (Path(path).expanduser() / "config.json").is_file()
 
 
 def _model_problems(recipe: Recipe, read_hub: bool) -> Iterator[str]:
@@ -86,10 +90,11 @@ def _start_problems(path: str, key: str, read_hub: bool) -> Iterator[str]:
 def _installation_problems(recipe: Recipe) -> Iterator[str]:
     if importlib.util.find_spec("ray") is None:
         yield "ray: Ray is not installed; install it with: pip install ray"
-    try:
-        check_engine_installed(recipe.engine)
-    except UserError as error:
-        yield str(error)
+    if recipe.engine.kind == "vllm" and importlib.util.find_spec("vllm") is None:
+        yield (
+            "engine.kind: 'vllm': vLLM is not installed. Install it (GPU: pip install -e '.[gpu]'; CPU: make install) "
+            "or run with engine.kind=hf, which is slower"
+        )
 
 
 def _cache_problems(recipe: Recipe) -> Iterator[str]:
@@ -163,15 +168,22 @@ def _scored_problems(
         if problem:
             yield f"rewards.{index}.{problem}"
     for key, mixed in mixture.items():
-        row, problems = _source_problems(mixed.source, "problem", key, read_hub)
+        rows, problems = _source_problems(mixed.source, "problem", key, read_hub)
         yield from problems
-        for label in (mixed.rewards or needed) if row is not None else ():
-            missing = needed.get(label, frozenset()) - set(row or ())
-            if missing:
-                yield (
-                    f"{key}: {_name(mixed.source)!r} has no column {', '.join(sorted(missing))}, which the reward "
-                    f"{label!r} needs; it has: {', '.join(row or ())}"
-                )
+        for label in mixed.rewards or needed:
+            lacking = _missing_columns(rows, needed.get(label, frozenset()), _name(mixed.source))
+            if lacking:
+                yield f"{key}: {lacking[0]}, which the reward {label!r} needs; {lacking[1]}"
+
+
+def _missing_columns(rows: Sequence[Row], needed: frozenset[str], name: str) -> tuple[str, str] | None:
+    """(which row lacks which of the columns, what it has), of the first such row."""
+    for number, row in enumerate(rows, start=1):
+        missing = sorted(needed - row.keys())
+        if missing:
+            where = f"{name!r}" if number == 1 else f"{name!r}: row {number}"
+            return f"{where} has no column {', '.join(missing)}", f"it has: {', '.join(row)}"
+    return None
 
 
 def _reward_columns(section: RewardSection) -> tuple[frozenset[str], str | None]:
@@ -190,25 +202,32 @@ def _reward_columns(section: RewardSection) -> tuple[frozenset[str], str | None]
         return frozenset(), f"fn: reward {section.fn!r}: loading it raised {type(error).__name__}: {error}"
 
 
-def _source_problems(source: Source, view: View, key: str, read_hub: bool) -> tuple[Row | None, list[str]]:
-    """(a row to look at, what is wrong). No row where the source does not exist yet or is not read now."""
+def _source_problems(source: Source, view: View, key: str, read_hub: bool) -> tuple[Sequence[Row], list[str]]:
+    """(rows to look at, what is wrong). No rows where the source does not exist yet or is not read now."""
     if isinstance(source, MessageCacheSource):
         low, high = source.messages
         problems = [f"{key}.messages: [{low}, {high}]: the lowest number comes first"] if low > high else []
         if view != "problem":
             problems.append(f"{key}: a message_cache gives prompts for rl stages, no {view} rows")
-        return None, problems + list(_template_problems(source.template, f"{key}.template"))
+        return (), problems + list(_template_problems(source.template, f"{key}.template"))
     if not _read_now(source, read_hub):
-        return None, []
+        return (), []
     try:
-        row = _opener().rows(source, view, seed=0).row(0)
-        if view == "preference":
-            read_pair(row, _name(source))
-        else:
-            row_content(row, "prompt", _name(source))
+        opened = _opener().rows(source, view, seed=0)
+        rows = opened.rows if isinstance(opened, ShuffledRows) else [opened.row(0)]
+        for number, row in enumerate(rows, start=1):
+            _check_row(row, view, _name(source) if number == 1 else f"{_name(source)}: row {number}")
     except (DatasetError, ValueError) as error:
-        return None, [f"{key}.{source.kind}: {error}"]
-    return row, []
+        return (), [f"{key}.{source.kind}: {error}"]
+    return rows, []
+
+
+def _check_row(row: Row, view: View, label: str) -> None:
+    """Raises DatasetError where a row is not what the view needs."""
+    if view == "preference":
+        read_pair(row, label)
+    else:
+        row_content(row, "prompt", label)
 
 
 def _read_now(source: Source, read_hub: bool) -> bool:

@@ -161,6 +161,17 @@ class SavingSection(Section):
     """trajectories that are written with their rewards in every iteration"""
 
 
+class NonFiniteSection(Section):
+    """Optimizer steps whose loss or gradient is not finite: each is skipped, its batch kept in the run directory."""
+
+    max_in_a_row: NonNegative = 3
+    """skipped steps of one model in a row that are borne"""
+    then: Literal["stop", "roll_back"] = "stop"
+    """roll_back: go back to the newest checkpoint of the stage and continue with other prompts and seeds"""
+    max_rollbacks: NonNegative = 3
+    """per stage; the run stops at the next one"""
+
+
 # ---------------------------------------------------------------- parts of stages
 
 
@@ -476,6 +487,7 @@ class Recipe(Section):
     learner: LearnerSection = LearnerSection()
     ray: RaySection = RaySection()
     saving: SavingSection = SavingSection()
+    non_finite: NonFiniteSection = NonFiniteSection()
     evaluations: dict[str, EvaluationSection] = {}
     stages: Annotated[dict[str, Stage], Field(min_length=1)]
 

@@ -47,7 +47,24 @@ def _mapping_without_duplicates(loader: _RecipeLoader, node: yaml.MappingNode) -
     return loader.construct_mapping(node, deep=True)
 
 
+def _refuse_tag(loader: _RecipeLoader, node: yaml.Node) -> None:
+    raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag!r} has no use in a recipe", node.start_mark)
+
+
 _RecipeLoader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
+# A recipe holds what JSON can hold: a date is text, and there are no bytes or sets.
+_RecipeLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in _RecipeLoader.yaml_implicit_resolvers.items()
+}
+for _tag in ("timestamp", "binary", "set", "omap", "pairs"):
+    _RecipeLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _refuse_tag)
+# Files beyond this are no recipes, and aliases of aliases can grow without end.
+_MAX_CHARACTERS = 4_000_000
+_MAX_VALUES = 50_000
+_MAX_MISTAKES = 100
+# What PyYAML raises for text that is not YAML, and for a tag that does not fit its value (`!!bool x`).
+_NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError, TypeError)
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -69,8 +86,11 @@ def validated(raw: RawRecipe) -> Recipe:
         # As JSON, because strict checking of JSON takes a list for a tuple, but neither "2" nor true for a number.
         return Recipe.model_validate_json(json.dumps(raw.values, default=str), strict=True)
     except ValidationError as error:
-        problems = [problem for details in error.errors() for problem in problem_lines(details, raw)]
-        raise RecipeError(list(dict.fromkeys(problems))) from None
+        mistakes = error.errors()
+        problems = [problem for details in mistakes[:_MAX_MISTAKES] for problem in problem_lines(details, raw)]
+        more = len(mistakes) - _MAX_MISTAKES
+        rest = [f"{raw.origin(())}: and {more:,} more mistakes"] if more > 0 else []
+        raise RecipeError([*dict.fromkeys(problems), *rest]) from None
     except (RecursionError, ValueError) as error:
         raise RecipeError([f"{raw.origin(())}: the recipe cannot be taken in: {error}"]) from None
 
@@ -114,13 +134,14 @@ def _family(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def _read_yaml(path: Path, child: Path | None) -> dict[str, Any]:
     """The mapping of a file; `child` is the recipe that extends it."""
     try:
-        values = _parse(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            values = _parse(file.read(_MAX_CHARACTERS + 1))
     except FileNotFoundError:
         asked = f"{child}: extends: " if child else ""
         raise RecipeError([f"{asked}{path}: there is no such file"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError([f"{path}: cannot be read: {error}"]) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except _NOT_YAML as error:
         raise RecipeError([_not_yaml(path, error)]) from None
     if not isinstance(values, dict):
         found = "this one is empty" if values is None else f"this is {type(values).__name__}"
@@ -129,18 +150,23 @@ def _read_yaml(path: Path, child: Path | None) -> dict[str, Any]:
 
 
 def _parse(text: str) -> Any:
-    return _unshared(yaml.load(text, Loader=_RecipeLoader))  # noqa: S506 - a SafeLoader
+    if len(text) > _MAX_CHARACTERS:
+        raise ValueError(f"a recipe has at most {_MAX_CHARACTERS:,} characters")
+    return _unshared(yaml.load(text, Loader=_RecipeLoader), iter(range(_MAX_VALUES)))  # noqa: S506 - a SafeLoader
 
 
-def _unshared(value: Any) -> Any:
+def _unshared(value: Any, left: Iterator[int]) -> Any:
     """The value with mappings and lists of its own: all aliases of an anchor are one object until here.
 
     Raises:
         RecursionError: an anchor that holds itself.
+        ValueError: more values than `left` counts.
     """
+    if next(left, None) is None:
+        raise ValueError(f"a recipe has at most {_MAX_VALUES:,} values, aliases counted as often as they are used")
     if isinstance(value, dict):
-        return {key: _unshared(inner) for key, inner in value.items()}
-    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _unshared(inner, left) for key, inner in value.items()}
+    return [_unshared(inner, left) for inner in value] if isinstance(value, list) else value
 
 
 def _not_yaml(path: Path, error: Exception) -> str:
@@ -163,7 +189,8 @@ def _merge(
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value, here, origin, origins)
         else:
-            _forget_below(here, origins)
+            if key in into:
+                _forget_below(here, origins)
             into[key] = value
             origins[here] = origin
 
@@ -183,7 +210,7 @@ def _apply_override(raw: RawRecipe, override: str) -> list[str]:
         return [f"{COMMAND_LINE}: {override!r} is not of the form key.path=value"]
     try:
         value = _parse(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except _NOT_YAML as error:
         reason = getattr(error, "problem", None) or _one_line(error)
         return [f"{COMMAND_LINE}: {key}: {text!r} is not a YAML value: {reason}"]
     problem = _set_at(raw, key, value)

@@ -14,10 +14,11 @@ from typing import Any
 
 import yaml
 
+from rl.durable import json_lines, write_text
 from rl.errors import UserError
 from rl.report_charts import Chart, Row, charts, is_number
 from rl.report_preference import calibration_charts, watch_charts, watch_warnings, watched_rewards
-from rl.run_directory import RunDirectory, StageRecord, json_lines, write_text
+from rl.run_directory import RunDirectory, StageRecord
 
 _TEMPLATE = "report.html.j2"
 # Of the log of rollouts only the first and the last lines are looked at: it can hold gigabytes.

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from rewards.result import RewardResult
-from rewards.worker import RewardPool, Workers
+from rewards.worker import RewardLoadError, RewardPool, Workers
 from rl.errors import RunFailed
 from rl.recipe import RewardSection
 from rollouts.trajectory import Trajectory
@@ -113,11 +113,14 @@ class Scorer:
 
         Raises:
             RunFailed: a reward failed on a larger share of its rows than max_failure_rate,
-                or failed at all where on_error is abort.
+                or failed at all where on_error is abort, or could not be loaded.
         """
         with ThreadPoolExecutor(max(len(self._pools), 1)) as threads:
             futures = {label: threads.submit(self._results, label, trajectories) for label in self._pools}
-            results = {label: future.result() for label, future in futures.items()}
+            try:
+                results = {label: future.result() for label, future in futures.items()}
+            except RewardLoadError as error:
+                raise RunFailed(str(error)) from error
         failures = [failure for label in results for failure in _failures(label, results[label], trajectories)]
         for failure in failures:
             self._keep_failure(failure)

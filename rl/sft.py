@@ -17,6 +17,7 @@ from rl.checkpoint import StageState
 from rl.errors import UserError
 from rl.group import LearnerGroup, empty_ppo_fields
 from rl.metrics import PhaseClock
+from rl.non_finite import Watch, watch_nothing
 from rl.recipe import SftStage
 from rollouts.collect import encode
 from rollouts.prompts import MixedSource, RowStream, to_prompt
@@ -32,6 +33,8 @@ class SftLoop:
     streams: Sequence[RowStream]
     """one per phase"""
     tokenizer: PreTrainedTokenizerBase
+    watch: Watch = watch_nothing
+    """told of every optimizer step"""
 
     def run(self, start: StageState, after_step: Callable[[int, dict[str, float], StageState], None]) -> None:
         """Steps `start.iteration` to the last of the last phase. An exception ends the stage."""
@@ -43,6 +46,7 @@ class SftLoop:
                 batch = self._batch(self.streams[self._phase(step)])
                 piece = Minibatch(empty_ppo_fields(batch), int(batch.action_mask.sum()))
                 sums = self.learner.update_sft(piece, step=step, total=self.stage.num_steps)
+                self.watch("policy", step, [piece], [sums])
             metrics = {
                 "loss": sums["loss"],
                 "grad_norm": sums["grad_norm"],

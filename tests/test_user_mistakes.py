@@ -118,6 +118,16 @@ MISTAKES = {
         ["recipe.yaml: stages.rlvr.prompts.0.source: 'train.jsonl' has no column answer, which the reward 'exact' "
          "needs; it has: prompt, solution"],
     ),
+    "column that a reward needs, missing further down": (
+        in_file("train.jsonl", ROW * 2 + '{"prompt": "1+1=", "solution": "2"}\n'),
+        ["recipe.yaml: stages.rlvr.prompts.0.source: 'train.jsonl': row 3 has no column answer, which the reward "
+         "'exact' needs; it has: prompt, solution"],
+    ),
+    "prompt that is no text, further down": (
+        in_file("train.jsonl", ROW * 2 + '{"prompt": 7, "answer": "2"}\n'),
+        ["recipe.yaml: stages.rlvr.prompts.0.source.dataset: train.jsonl: row 3: column 'prompt' is '7'; text or a "
+         "list of {role, content} with text is expected"],
+    ),
     "renamed column that does not exist": (
         in_recipe("{dataset: train.jsonl}", "{dataset: train.jsonl, columns: {answer: result}}"),
         ["recipe.yaml: stages.rlvr.prompts.0.source.dataset: train.jsonl: has no column 'result' (for 'answer'); "

@@ -1,0 +1,104 @@
+"""Nothing of a run outlives its driver: a small process waits for the driver's end, however it ends, and tidies up.
+
+Every process that the driver starts inherits a mark in its environment. The guardian finds them by it: engines,
+learner ranks, Ray's own processes, reward workers, and what these have started. Linux only; elsewhere Ray and the
+reward workers have their own, weaker nets.
+
+This file is also the guardian's program. It imports the standard library alone, so that it starts in milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+MARK = "STEPLADDER_RUN"
+# Ray puts sockets into its folder, and Linux limits their paths to 107 bytes: Ray's own part takes about 70.
+_LONGEST_FOLDER = 32
+_ATTEMPTS = 50
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[Path]:
+    """A folder for the temporary files of this process and of those that it starts.
+
+    At the end of the block, or of this process, the folder is removed and everything that was started is killed.
+    """
+    mark, folder = uuid.uuid4().hex, tempfile.mkdtemp(prefix="sl-", dir=_short_folder())
+    command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), mark, folder]
+    guardian = None
+    if sys.platform.startswith("linux"):
+        guardian = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # without the mark
+    before = {name: os.environ.get(name) for name in (MARK, "TMPDIR")}
+    os.environ |= {MARK: mark, "TMPDIR": folder}
+    try:
+        yield Path(folder)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        tidy_up(mark, folder)
+        if guardian is not None:
+            guardian.kill()
+            guardian.wait()
+
+
+def _short_folder() -> str:
+    default = tempfile.gettempdir()
+    return default if len(os.path.join(default, "sl-12345678")) <= _LONGEST_FOLDER else "/tmp"
+
+
+def tidy_up(mark: str, folder: str) -> None:
+    """Kills every process that has the mark, until there is none, and removes the folder."""
+    for _ in range(_ATTEMPTS):  # a process can start another one while it is being killed
+        found = marked_processes(mark)
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not found and not os.path.exists(folder):
+            return
+        time.sleep(0.05)
+
+
+def marked_processes(mark: str) -> list[int]:
+    """Processes other than this one that inherited the mark and have not ended."""
+    wanted = f"{MARK}={mark}".encode()
+    found: list[int] = []
+    for name in os.listdir("/proc") if sys.platform.startswith("linux") else ():
+        if name.isdigit() and int(name) != os.getpid():
+            with contextlib.suppress(OSError):  # ended meanwhile, or another user's
+                environment = Path(f"/proc/{name}/environ").read_bytes()  # empty for a zombie
+                if wanted in environment.split(b"\0"):
+                    found.append(int(name))
+    return found
+
+
+def main() -> None:
+    """The guardian's own life."""
+    driver, mark, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # meant for the driver, which ends in its own time
+    try:
+        ended = os.pidfd_open(driver)
+    except ProcessLookupError:
+        ended = -1
+    if ended >= 0 and os.getppid() == driver:  # otherwise it has ended already, and the number may be another's
+        select.select([ended], [], [])
+    tidy_up(mark, folder)
+
+
+if __name__ == "__main__":
+    main()
