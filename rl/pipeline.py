@@ -235,6 +235,7 @@ class PipelineParts:
         record = StageRecord(stage.kind, outcome.iterations, seconds, scores_before, scores_after, details)
         self.run.add_record(name, record, order=list(self.recipe.stages))
         self.display.stage_finished(name, record)
+        self.pools.keep(rewards_of(self.recipe, after=name))
 
     def _ran(self, name: str, stage: Stage) -> tuple[StageOutcome, float]:
         """(what came of the stage, seconds), from the run directory where an earlier process got as far as that."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rl.errors import RunFailed
@@ -83,28 +83,39 @@ def split_pairs(rows: RowSource, stage: PreferenceModelStage, held_out: frozense
         RunFailed: no training pair is left.
     """
     num_validation = stage.early_stop.num_pairs if stage.early_stop else 0
-    wanted = stage.num_pairs + stage.num_held_out + num_validation
-    pairs = [read_pair(rows.row(index), label) for index in range(_ROWS_PER_PAIR * wanted)]
-    if len({isinstance(pair.chosen, str) for pair in pairs}) > 1:
-        raise DatasetError(f"{label}: some rows are text and some are messages; one form is expected")
-    if len({pair.margin is None for pair in pairs}) > 1:
-        raise DatasetError(f"{label}: some rows have a margin and some have none; all or none are expected")
-    tested = _first_by_prompt(pairs, stage.num_held_out, without=frozenset())
-    validation = _first_by_prompt(pairs, num_validation, without=held_out | tested.keys())
-    aside = held_out | tested.keys() | validation.keys()
-    training = [pair for pair in pairs if pair.prompt_id not in aside]
-    if not training or len(validation) < num_validation:
+    tested: dict[str, Pair] = {}
+    validation: dict[str, Pair] = {}
+    training: list[Pair] = []
+    for pair in _pairs(rows, _ROWS_PER_PAIR * (stage.num_pairs + stage.num_held_out + num_validation), label):
+        key = pair.prompt_id
+        if key in tested or key in validation:
+            continue
+        if len(tested) < stage.num_held_out:
+            tested[key] = pair
+        elif key in held_out:
+            continue
+        elif len(validation) < num_validation:
+            validation[key] = pair
+        else:
+            training.append(pair)
+        if len(training) == stage.num_pairs:
+            break
+    if not training:
         raise RunFailed(f"{label}: the held-out pairs use up every prompt; lower num_held_out or early_stop.num_pairs")
-    return PairSplit(training[: stage.num_pairs], list(validation.values()), list(tested.values()))
+    return PairSplit(training, list(validation.values()), list(tested.values()))
 
 
-def _first_by_prompt(pairs: Sequence[Pair], count: int, *, without: frozenset[str]) -> dict[str, Pair]:
-    """The first pair of each of the first `count` prompts."""
-    first: dict[str, Pair] = {}
-    for pair in pairs:
-        if len(first) < count and pair.prompt_id not in without:
-            first.setdefault(pair.prompt_id, pair)
-    return first
+def _pairs(rows: RowSource, count: int, label: str) -> Iterator[Pair]:
+    """The first `count` rows as pairs of one form."""
+    forms: set[tuple[bool, bool]] = set()
+    for index in range(count):
+        pair = read_pair(rows.row(index), label)
+        forms.add((isinstance(pair.chosen, str), pair.margin is None))
+        if len({is_text for is_text, _ in forms}) > 1:
+            raise DatasetError(f"{label}: some rows are text and some are messages; one form is expected")
+        if len(forms) > 1:
+            raise DatasetError(f"{label}: some rows have a margin and some have none; all or none are expected")
+        yield pair
 
 
 def _implicit(chosen: Side, rejected: Side, margin: float | None, label: str) -> Pair:

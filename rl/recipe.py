@@ -609,9 +609,11 @@ def sources_of(stage: Stage) -> list[Source]:
     return [stage.prompts.source]
 
 
-def rewards_of(recipe: Recipe) -> list[RewardSection]:
-    """The rewards of all stages and evaluations."""
-    parts = [*recipe.stages.values(), *recipe.evaluations.values()]
+def rewards_of(recipe: Recipe, *, after: str | None = None) -> list[RewardSection]:
+    """The rewards of all evaluations and stages, or of those stages that come after one."""
+    names = list(recipe.stages)
+    later = names if after is None else names[names.index(after) + 1 :]
+    parts = [*(recipe.stages[name] for name in later), *recipe.evaluations.values()]
     return [reward for part in parts for reward in getattr(part, "rewards", [])]
 
 

@@ -7,7 +7,7 @@ the trajectory is what the recipe says.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -63,8 +63,7 @@ class RewardPools:
     def get(self, section: RewardSection) -> RewardPool:
         """The pool of a reward, its workers starting in the background."""
         args = reward_arguments(section, self._models)
-        options = (section.timeout_s, section.workers, section.range, section.actor)
-        key = repr((section.fn, sorted(args.items()), options))
+        key = _pool_key(section, args)
         if key not in self._pools:
             self._pools[key] = RewardPool(
                 section.fn,
@@ -78,12 +77,24 @@ class RewardPools:
             self._pools[key].start()
         return self._pools[key]
 
+    def keep(self, needed: Iterable[RewardSection]) -> None:
+        """Ends the pools of other rewards: a reward model gives its device back after the last stage that uses it."""
+        made = [section for section in needed if section.from_stage is None or section.from_stage in self._models]
+        keys = {_pool_key(section, reward_arguments(section, self._models)) for section in made}
+        for key in self._pools.keys() - keys:
+            self._pools.pop(key).close()
+
     def __enter__(self) -> RewardPools:
         return self
 
     def __exit__(self, *exception: object) -> None:
         for pool in self._pools.values():
             pool.close()
+
+
+def _pool_key(section: RewardSection, args: Mapping[str, object]) -> str:
+    options = (section.timeout_s, section.workers, section.range, section.actor)
+    return repr((section.fn, sorted(args.items()), options))
 
 
 def _actors(section: RewardSection, args: Mapping[str, object]) -> Workers | None:
