@@ -2,8 +2,8 @@
 
     python benchmarks/rlhf_tiny.py [--seeds 0 1 2] [--folder runs/rlhf_tiny]
 
-Each seed is a run of recipes/rlhf_tiny.yaml up to its reward model, and RLHF stages from there, one with the recipe's KL
-and one without. A run that is there already is continued or read, not repeated.
+Each seed is recipes/rlhf_tiny.yaml in two runs, up to RLVR and from there, and its RLHF stage once more from the same policy
+and with the same reward model, but without KL. A run that is finished is read, not repeated.
 """
 
 import argparse
@@ -21,22 +21,25 @@ NOISE_CEILING = 0.9  # a tenth of the labels is wrong
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--kl", nargs="*", default=["0.1", "0"], help="coefficients")
     parser.add_argument("--folder", type=Path, default=Path("runs/rlhf_tiny"))
     parsed = parser.parse_args()
     rows = []
     for seed in parsed.seeds:
-        base = parsed.folder / f"seed{seed}"
-        run(base, f"seed={seed}", "stages.rlhf=null")
-        model = records(base)["preference"]["details"]
+        base, with_kl, without_kl = (parsed.folder / f"seed{seed}{end}" for end in ("", "_rlhf", "_rlhf_without_kl"))
+        run(base, f"seed={seed}", "stages.preference=null", "stages.rlhf=null")
+        start = (base / "checkpoints" / "rlvr" / "final").resolve()
+        from_rlvr = ["model.create=null", f"model.path={start}", "stages.sft=null", "stages.rlvr=null"]
+        run(with_kl, f"seed={seed}", *from_rlvr)
+        reward_model = (with_kl / "checkpoints" / "preference" / "final").resolve()
+        rewards = f"[{{fn: preference, args: {{model: {reward_model}}}, gold: requests}}, {{fn: math}}]"
+        no_kl = ["stages.preference=null", f"stages.rlhf.rewards={rewards}", "stages.rlhf.algorithm.kl_reward_coef=0"]
+        run(without_kl, f"seed={seed}", *from_rlvr, *no_kl)
+        model = records(with_kl)["preference"]["details"]
         print(
             f"seed {seed}: reward model {model['accuracy']:.3f} [{model['accuracy_low']:.3f}, "
             f"{model['accuracy_high']:.3f}] on {model['held_out_pairs']:.0f} held-out pairs, ceiling {NOISE_CEILING}"
         )
-        for coefficient in parsed.kl:
-            folder = parsed.folder / f"seed{seed}_kl{coefficient}"
-            run(folder, f"seed={seed}", *only_rlhf(base, coefficient))
-            rows.append((seed, coefficient, summary(folder)))
+        rows += [(seed, "0.1", summary(with_kl)), (seed, "0", summary(without_kl))]
     print("\n| seed | KL coefficient | gold win rate over the stage's start | gold utility | best during the stage |"
           " learned reward | KL, nats per response | addition | warned at iteration |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -48,17 +51,6 @@ def run(folder: Path, *overrides: str) -> None:
     if not (folder / "final").exists():
         command = [sys.executable, "-m", "rl.cli", "run", RECIPE, "--run-dir", str(folder), *overrides]
         subprocess.run(command, check=True, stdout=sys.stderr)
-
-
-def only_rlhf(base: Path, coefficient: str) -> list[str]:
-    """Only the RLHF stage, from the policy and with the reward model of the other run."""
-    models = (base / "checkpoints").resolve()
-    rewards = f"[{{fn: preference, args: {{model: {models}/preference/final}}, gold: requests}}, {{fn: math}}]"
-    return [
-        "model.create=null", f"model.path={models}/rlvr/final",
-        "stages.sft=null", "stages.rlvr=null", "stages.preference=null",
-        f"stages.rlhf.rewards={rewards}", f"stages.rlhf.algorithm.kl_reward_coef={coefficient}",
-    ]  # fmt: skip
 
 
 def records(folder: Path) -> dict:
