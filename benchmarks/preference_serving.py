@@ -22,7 +22,7 @@ from rewards.worker import RewardPool
 from rl.create_model import make_tokenizer
 from rl.recipe import TokenizerSection
 
-ROWS, ROUNDS, BATCH_TOKENS = 96, 5, 4_096
+ROWS, ROUNDS, BATCH_TOKENS = 64, 5, 4_096
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ class BareModel:
 def make_model(folder: Path) -> Path:
     tokenizer = make_tokenizer(TokenizerSection(characters=string.ascii_letters + string.digits + " .,:?\n"))
     config = Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
+        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=768, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=2, head_dim=64, num_labels=1, pad_token_id=0, eos_token_id=1, max_position_embeddings=1024,
     )  # fmt: skip
     torch.manual_seed(0)

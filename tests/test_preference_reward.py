@@ -52,7 +52,7 @@ def one_by_one(model, tokenizer, texts: list[str]) -> list[float]:
 
 
 @pytest.mark.parametrize("padding_side", ["right", "left"])
-@pytest.mark.parametrize("pad_token_id", [0, None])
+@pytest.mark.parametrize("pad_token_id", [0, None, 1], ids=["pad", "no pad", "pad is eos"])
 def test_batches_score_as_rows_do_one_by_one_whatever_the_padding(tmp_path, tokenizer, padding_side, pad_token_id):
     model = make_model(tokenizer, tmp_path, padding_side=padding_side, pad_token_id=pad_token_id)
     expected = one_by_one(model, tokenizer, [p + c + "<eos>" for p, c in zip(PROMPTS, COMPLETIONS)])
