@@ -59,7 +59,8 @@ def gae(
     rows_per_block = max(_BLOCK_TOKENS // max(rewards.shape[1], 1), 1)
     for start in range(0, len(rewards), rows_per_block):
         rows = slice(start, start + rows_per_block)
-        found = _gae_of_block(rewards[rows], values[rows], mask[rows], after[rows], gamma, decay[rows] if len(decay) > 1 else decay)
+        own = decay[rows] if len(decay) > 1 else decay
+        found = _gae_of_block(rewards[rows], values[rows], mask[rows], after[rows], gamma, own)
         advantages[rows] = torch.where(mask[rows], found, 0.0)
         returns[rows] = torch.where(mask[rows], found + values[rows], 0.0)
     return advantages, returns

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +48,9 @@ def ray_cluster(section: RaySection, *, num_cpus: int) -> Iterator[None]:
     """
     own = section.address is None
     os.environ.update(_RAY_ENVIRONMENT | (_OWN_CLUSTER_ENVIRONMENT if own else {}))
+    if not own and _has_ray_token():
+        # `ray start` asks for a token wherever one exists; ray.init sends it only where it is told to.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     with guarded() as folder:
         try:
             import ray
@@ -57,6 +61,7 @@ def ray_cluster(section: RaySection, *, num_cpus: int) -> Iterator[None]:
         try:
             if own:
                 ray.init(
+                    address="local",  # without it Ray joins whatever cluster runs on this machine
                     num_cpus=section.num_cpus or num_cpus,
                     include_dashboard=False,
                     object_store_memory=int(section.object_store_gb * 2**30),
@@ -66,11 +71,19 @@ def ray_cluster(section: RaySection, *, num_cpus: int) -> Iterator[None]:
             else:
                 ray.init(address=section.address, **common)
         except (ConnectionError, ValueError) as error:
-            raise UserError(f"ray.address: {section.address!r}: no Ray cluster answers there: {error}") from None
+            raise UserError(
+                f"ray.address: {section.address!r}: no Ray cluster answers there, or it asks for another token "
+                f"(RAY_AUTH_TOKEN, ~/.ray/auth_token): {error}"
+            ) from None
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _has_ray_token() -> bool:
+    named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").exists()
 
 
 # ---------------------------------------------------------------- engines

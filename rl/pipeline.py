@@ -97,7 +97,8 @@ def _parts(
 ) -> Iterator[PipelineParts]:
     """Ray, engines, learner and reward workers, started side by side and ended together."""
     clock = StartupClock()
-    threading.Thread(target=_import_torch, args=(clock,), daemon=True).start()  # seconds, while Ray starts
+    imports = threading.Thread(target=_import_learner, args=(clock,), daemon=True)
+    imports.start()  # seconds, while Ray starts
     engine_cpus = recipe.engine.replicas * recipe.engine.cpus
     learner_cpus = 0.0 if recipe.learner.in_driver else recipe.learner.ranks * recipe.learner.cpus
     reward_cpus = sum(reward.workers * reward.actor.cpus for reward in rewards_of(recipe) if reward.actor)
@@ -108,8 +109,9 @@ def _parts(
             stack.enter_context(ray_cluster(recipe.ray, num_cpus=num_cpus))
         pools = stack.enter_context(RewardPools(models))
         with clock.part("model"):
-            model_path = _model_path(recipe, run)
+            model_path = _model_path(recipe, run, imports)
         engine = _start_engines(recipe, model_path, display) if _needs_engine(recipe) else None
+        imports.join()
         with clock.part("learner"):
             parts = PipelineParts(recipe, run, display, interrupt, pools, models, model_path, engine)
         started = clock.stop()
@@ -121,16 +123,17 @@ def _parts(
             display.close()
 
 
-def _import_torch(clock: StartupClock) -> None:
+def _import_learner(clock: StartupClock) -> None:
     with clock.part("imports"):
         import rl.learner  # noqa: F401
 
 
-def _model_path(recipe: Recipe, run: RunDirectory) -> str:
+def _model_path(recipe: Recipe, run: RunDirectory, imports: threading.Thread) -> str:
     """Folder or hub name of the model that the pipeline starts from; made first where the recipe makes one."""
     if recipe.model.create is None:
         return str(Path(str(recipe.model.path)).expanduser())
     if not run.model.exists():
+        imports.join()  # two threads that import transformers at once find it half made
         from rl.create_model import create_model
 
         create_model(recipe.model.create, run.model, seed=recipe.seed)
