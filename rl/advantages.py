@@ -222,17 +222,6 @@ def rloo(rewards: Tensor, groups: Tensor) -> Tensor:
     return centred * scale[groups]
 
 
-def groups_with_signal(rewards: Tensor, groups: Tensor) -> Tensor:
-    """[B] bool, True for trajectories whose group has rewards that differ: only those have a gradient in GRPO.
-
-    Source: DAPO, https://arxiv.org/abs/2503.14476, eq. 11 (dynamic sampling).
-    """
-    num_groups = int(groups.max()) + 1 if len(groups) else 0
-    low = torch.full((num_groups,), torch.inf, dtype=rewards.dtype).scatter_reduce_(0, groups, rewards, "amin")
-    high = torch.full((num_groups,), -torch.inf, dtype=rewards.dtype).scatter_reduce_(0, groups, rewards, "amax")
-    return (high > low)[groups]
-
-
 def _centred(rewards: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
     """(reward minus its group's mean [B], size of each group [number of groups])."""
     num_groups = int(groups.max()) + 1 if len(groups) else 0

@@ -84,6 +84,8 @@ class Minibatch:
     batch: PPOBatch
     token_count: int
     """sampled tokens of the whole mini-batch over all ranks: the divisor of every loss"""
+    response_count: int
+    """rows of the whole mini-batch with a sampled token: the divisor of losses that average over responses"""
 
 
 AnyBatch = TypeVar("AnyBatch", TokenBatch, PPOBatch, Evaluation)
@@ -188,6 +190,12 @@ def deal_rows(attention_mask: Tensor, ranks: int) -> list[Tensor]:
     return [torch.tensor(sorted(hand), dtype=torch.int64) for hand in hands]
 
 
+def whole_minibatch(batch: PPOBatch) -> Minibatch:
+    """A mini-batch of all rows."""
+    mask = batch.action_mask
+    return Minibatch(batch, max(int(mask.sum()), 1), max(int(mask.any(1).sum()), 1))
+
+
 def minibatches(batch: PPOBatch, *, count: int, epochs: int, seed: int) -> list[Minibatch]:
     """`epochs` passes over the batch, each in `count` mini-batches of shuffled rows.
 
@@ -202,5 +210,5 @@ def minibatches(batch: PPOBatch, *, count: int, epochs: int, seed: int) -> list[
         for rows in torch.tensor_split(order, count):
             if len(rows):
                 piece = take_rows(batch, rows)
-                pieces.append(Minibatch(piece, max(int(piece.action_mask.sum()), 1)))
+                pieces.append(whole_minibatch(piece))
     return pieces

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -79,6 +80,14 @@ class LearnerGroup:
         results = self.ranks.call("update_sft", [(shard,) for shard in shards], step=step, total=total)
         return _added(results)
 
+    def kl_coef(self) -> float:
+        """The coefficient of KL, as adapted so far."""
+        return float(self._everywhere("current_kl_coef")[0])
+
+    def set_kl_coef(self, coef: float) -> None:
+        """See `Learner`."""
+        self._everywhere("set_kl_coef", coef)
+
     def weights(self) -> Mapping[str, NDArray[np.float32]]:
         """The policy under its transformers names."""
         return self._everywhere("weights")[0]
@@ -113,7 +122,7 @@ def _shards(piece: Minibatch, count: int) -> list[Minibatch]:
     if count == 1:
         return [piece]
     hands = deal_rows(piece.batch.attention_mask, count)
-    return [Minibatch(take_rows(piece.batch, rows), piece.token_count) for rows in hands]
+    return [dataclasses.replace(piece, batch=take_rows(piece.batch, rows)) for rows in hands]
 
 
 def _added(results: Sequence[Sums]) -> Sums:

@@ -6,26 +6,31 @@ It knows tensors and the algorithm's numbers. It knows nothing of prompts, rewar
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from rl.batch import Evaluation, Minibatch, PPOBatch, TokenBatch, empty_row, micro_batches, take_rows
 from rl.fused_layers import fuse_layers, keep_freed_memory
-from rl.losses import importance_weights, kl_estimate, policy_loss, value_loss
 from rl.models import Critic, Policy, critic_like, load_language_model
+from rl.objectives import critic_objective, policy_objective, sft_objective
 from rl.recipe import AlgorithmSection, CriticSection, LearnerSection, OptimizerSection
 from rl.sharding import (
     is_first_rank,
+    load_sharded,
     load_whole_weights,
+    module_tensors,
+    optimizer_tensors,
     same_count_on_every_rank,
+    save_sharded,
+    set_optimizer_tensors,
     shard,
     whole_weights,
 )
@@ -55,6 +60,8 @@ class Learner:
         self.architecture = self._pattern(language_model)
         self.policy = self._placed(Policy(language_model, head_chunk_tokens=section.head_chunk_tokens))
         self.reference: Policy | None = None
+        self.average: Policy | None = None
+        self.kl_coef = 0.0
         self.trained_policy: TrainedModel | None = None
         self.trained_critic: TrainedModel | None = None
 
@@ -77,7 +84,7 @@ class Learner:
         self, optimizer: OptimizerSection, critic: CriticSection | None, algorithm: AlgorithmSection, temperature: float
     ) -> None:
         """Fresh optimizers; the critic's backbone and the reference are copies of the policy as it is now."""
-        self.algorithm, self.temperature = algorithm, temperature
+        self.algorithm, self.temperature, self.kl_coef = algorithm, temperature, algorithm.kl_coef
         self._train_policy(optimizer)
         start = whole_weights(self.policy)
         self.reference = self._frozen_copy(start) if algorithm.needs_reference else None
@@ -89,8 +96,9 @@ class Learner:
             )
 
     def _train_policy(self, optimizer: OptimizerSection) -> None:
+        self.average = self._frozen_copy(whole_weights(self.policy)) if optimizer.ema_decay is not None else None
         self.trained_policy = TrainedModel(
-            self.policy, optimizer, micro_batch_tokens=self.section.micro_batch_tokens
+            self.policy, optimizer, micro_batch_tokens=self.section.micro_batch_tokens, average=self.average
         )
 
     def _frozen_copy(self, weights: Mapping[str, Tensor]) -> Policy:
@@ -162,71 +170,37 @@ class Learner:
     # ------------------------------------------------------------ updates
 
     def update_policy(self, pieces: Sequence[Minibatch], *, iteration: int, total: int) -> list[Sums]:
-        """One optimizer step per mini-batch; sums of each, see `PolicyLoss` and `_policy_micro_loss`."""
+        """One optimizer step per mini-batch; sums of each, see `policy_objective`."""
         trained = self._begun(self.trained_policy)
         trained.set_learning_rate(learning_rate(trained.section, iteration, total))
         return [trained.step(piece, self._policy_micro_loss) for piece in pieces]
 
-    def _policy_micro_loss(self, micro: PPOBatch, token_count: int) -> MicroLoss:
-        settings, mask = self.algorithm, micro.action_mask
-        view = self.policy(
-            micro.token_ids, mask, self.temperature, "gradient" if settings.entropy_coef > 0 else "value"
-        )
-        weights = None
-        if settings.importance_cap is not None:
-            weights = importance_weights(micro.old_logprobs, micro.rollout_logprobs, cap=settings.importance_cap)
-        clipped = policy_loss(
-            view.logprobs,
-            micro.old_logprobs,
-            micro.advantages,
-            mask,
-            clip_low=settings.clip_ratio,
-            clip_high=settings.clip_ratio_high or settings.clip_ratio,
-            token_count=token_count,
-            weights=weights,
-        )
-        loss = clipped.loss - settings.entropy_coef * view.entropy.sum() / token_count
-        if settings.kl_loss_coef > 0:
-            kl = kl_estimate(view.logprobs, micro.ref_logprobs, kind="k3")
-            loss = loss + settings.kl_loss_coef * torch.where(mask, kl, 0.0).sum() / token_count
-        gap = torch.where(mask, view.logprobs.detach() - micro.old_logprobs, 0.0)
-        sums = {
-            "clipped_tokens": clipped.clipped_tokens,
-            "approx_kl_sum": clipped.approx_kl_sum,
-            "entropy_sum": view.entropy.detach().sum(),
-            "old_gap_sum": gap.abs().sum(),
-            "old_gap_max": gap.abs().max(),
-            "tokens": mask.sum(),
-        }
-        return MicroLoss(loss, sums)
+    def _policy_micro_loss(self, micro: PPOBatch, whole: Minibatch) -> MicroLoss:
+        settings = self.algorithm
+        adapted = settings.kl_target is not None and settings.kl_loss_coef > 0
+        coef = self.kl_coef if adapted else settings.kl_loss_coef
+        return policy_objective(self.policy, micro, whole, settings, temperature=self.temperature, kl_loss_coef=coef)
 
     def update_critic(self, pieces: Sequence[Minibatch], *, iteration: int, total: int) -> list[Sums]:
         """One optimizer step per mini-batch; sums of each."""
         trained = self._begun(self.trained_critic)
         trained.set_learning_rate(learning_rate(trained.section, iteration, total))
-        return [trained.step(piece, self._critic_micro_loss) for piece in pieces]
-
-    def _critic_micro_loss(self, micro: PPOBatch, token_count: int) -> MicroLoss:
-        values = self._begun(self.trained_critic).module(micro.token_ids)[:, :-1]
-        loss = value_loss(
-            values,
-            micro.old_values,
-            micro.returns,
-            micro.action_mask,
-            value_clip=self.algorithm.value_clip,
-            token_count=token_count,
-        )
-        return MicroLoss(loss, {})
+        loss_of = functools.partial(critic_objective, cast(Critic, trained.module), settings=self.algorithm)
+        return [trained.step(piece, loss_of) for piece in pieces]
 
     def update_sft(self, piece: Minibatch, *, step: int, total: int) -> Sums:
         """One step of maximum likelihood on the tokens under action_mask, averaged over them."""
         trained = self._begun(self.trained_policy)
         trained.set_learning_rate(learning_rate(trained.section, step, total))
-        return trained.step(piece, self._sft_micro_loss)
+        return trained.step(piece, functools.partial(sft_objective, self.policy))
 
-    def _sft_micro_loss(self, micro: PPOBatch, token_count: int) -> MicroLoss:
-        view = self.policy(micro.token_ids, micro.action_mask, 1.0)
-        return MicroLoss(-view.logprobs.sum() / token_count, {})
+    def current_kl_coef(self) -> float:
+        """The coefficient of KL, as adapted so far."""
+        return self.kl_coef
+
+    def set_kl_coef(self, coef: float) -> None:
+        """From the next update on; part of the saved state."""
+        self.kl_coef = coef
 
     @staticmethod
     def _begun(trained: TrainedModel | None) -> TrainedModel:
@@ -243,7 +217,9 @@ class Learner:
         return {name: x.numpy() for name, x in whole.items()}
 
     def save_model(self, folder: Path) -> None:
-        """Writes the policy as a plain transformers model."""
+        """Writes the policy as a plain transformers model. A moving average of its weights becomes the policy first."""
+        if self.average is not None:
+            load_whole_weights(self.policy, whole_weights(self.average))
         whole = self._language_model_weights()
         if is_first_rank():
             self.architecture.save_pretrained(folder, state_dict=whole)
@@ -261,35 +237,30 @@ class Learner:
         load_whole_weights(self.policy, whole)
 
     def save_state(self, folder: Path) -> None:
-        """Writes everything that the next iteration depends on: weights and optimizers, as safetensors."""
-        for name, tensors in self._state_parts().items():
-            if is_first_rank():
-                save_file({key: x.contiguous().clone() for key, x in tensors.items()}, folder / f"{name}.safetensors")
-
-    def _state_parts(self) -> dict[str, dict[str, Tensor]]:
-        parts = {"policy": whole_weights(self.policy)}
-        if self.trained_policy is not None:
-            parts["policy_optimizer"] = self.trained_policy.state()
-        if self.trained_critic is not None:
-            parts["critic"] = whole_weights(self.trained_critic.module)
-            parts["critic_optimizer"] = self.trained_critic.state()
-        if self.reference is not None:
-            parts["reference"] = whole_weights(self.reference)
-        return parts
+        """Writes everything that the next iteration depends on; each rank its shards (torch.distributed.checkpoint)."""
+        save_sharded(self._state_parts(), folder)
 
     def load_state(self, folder: Path) -> None:
-        """Restores what `save_state` wrote, after the `begin_` call of the same stage."""
-        load_whole_weights(self.policy, _read(folder, "policy"))
-        self._begun(self.trained_policy).load_state(_read(folder, "policy_optimizer"))
-        if self.trained_critic is not None:
-            load_whole_weights(self.trained_critic.module, _read(folder, "critic"))
-            self.trained_critic.load_state(_read(folder, "critic_optimizer"))
-        if self.reference is not None:
-            load_whole_weights(self.reference, _read(folder, "reference"))
+        """Restores what `save_state` wrote on any number of ranks, after the `begin_` call of the same stage."""
+        parts = self._state_parts()
+        load_sharded(parts, folder)
+        for name, trained in self._trained().items():
+            set_optimizer_tensors(trained.module, trained.optimizer, parts[f"{name}_optimizer"])
+        self.kl_coef = float(parts["adapted"]["kl_coef"])
 
+    def _state_parts(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors themselves, not copies: weights are loaded in place."""
+        modules: dict[str, torch.nn.Module | None]
+        modules = {"policy": self.policy, "reference": self.reference, "average": self.average}
+        modules |= {name: trained.module for name, trained in self._trained().items()}
+        parts = {name: module_tensors(module) for name, module in modules.items() if module is not None}
+        for name, trained in self._trained().items():
+            parts[f"{name}_optimizer"] = optimizer_tensors(trained.module, trained.optimizer)
+        return parts | {"adapted": {"kl_coef": torch.tensor(self.kl_coef, dtype=torch.float64)}}
 
-def _read(folder: Path, name: str) -> dict[str, Tensor]:
-    return load_file(folder / f"{name}.safetensors") if is_first_rank() else {}
+    def _trained(self) -> dict[str, TrainedModel]:
+        both = {"policy": self.trained_policy, "critic": self.trained_critic}
+        return {name: trained for name, trained in both.items() if trained is not None}
 
 
 def _fill_buffers(module: torch.nn.Module, like: torch.nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -11,11 +11,12 @@ from rl.batch import PPOBatch, collate, minibatches
 from rl.checkpoint import StageState
 from rl.errors import RunFailed
 from rl.group import LearnerGroup
+from rl.losses import adapted_kl_coef
 from rl.metrics import PhaseClock, batch_metrics, gap_metrics, trajectory_metrics, update_metrics
 from rl.non_finite import Watch, watch_nothing
 from rl.ppo import to_ppo_batch
 from rl.recipe import RlStage, SamplingSection
-from rl.scoring import ScoredTrajectory, Scorer
+from rl.scoring import ScoredTrajectory, Scorer, Scoring
 from rl.trained_model import Sums
 from rollouts.collect import TokenizedPrompt, collect, tokenized
 from rollouts.engine import Engine, Sampling
@@ -60,22 +61,14 @@ class RlLoop:
 
     def _iteration(self, index: int) -> Iteration:
         stage, clock = self.stage, PhaseClock()
-        with clock.phase("rollout"):
-            prompts, too_long = self._prompts()
-            trajectories = collect(
-                self.engine,
-                prompts,
-                samples_per_prompt=stage.samples_per_prompt,
-                sampling=as_sampling(stage.sampling),
-                seed=iteration_seed(self.seed, index),
-            )
-        with clock.phase("scoring"):
-            scoring = self.scorer.score(trajectories)
+        scoring, too_long = self._sampled(stage.prompts_per_iteration, iteration_seed(self.seed, index), clock)
+        learned_from, refilled = self._with_signal(scoring.scored, index, clock)
         self.before_learning()
         with clock.phase("learning"):
-            batch = collate(scoring.scored, truncated_reward=stage.algorithm.truncated_reward)
+            batch = collate(learned_from, truncated_reward=stage.algorithm.truncated_reward)
             before = self.learner.evaluate(batch)
-            ppo = to_ppo_batch(batch, before, stage.algorithm)
+            kl_coef = None if stage.algorithm.kl_target is None else self.learner.kl_coef()
+            ppo = to_ppo_batch(batch, before, stage.algorithm, kl_coef=kl_coef)
             critic_steps, policy_steps = self._update(ppo, index)
         with clock.phase("publishing"):
             self.engine.load_weights(self.learner.weights(), version=index + 1)
@@ -83,12 +76,68 @@ class RlLoop:
             **trajectory_metrics(scoring.scored, success=stage.success),
             **scoring.metrics,
             "prompts_too_long": float(too_long),
+            **refilled,
             **gap_metrics(batch, before, policy_steps, old_logprobs=stage.algorithm.old_logprobs),
             **batch_metrics(ppo, has_critic=stage.critic is not None, has_reference=stage.algorithm.needs_reference),
             **update_metrics(policy_steps, critic_steps),
+            **self._adapt_kl(ppo, kl_coef, policy_steps),
             **clock.metrics(int(batch.action_mask.sum())),
         }
         return Iteration(index, metrics, tuple(scoring.scored), StageState(index + 1, self.stream.state()))
+
+    def _sampled(self, num_prompts: int, seed: int, clock: PhaseClock) -> tuple[Scoring, int]:
+        """Responses to the next prompts of the stream with their rewards; how many prompts were too long."""
+        with clock.phase("rollout"):
+            prompts, too_long = self._prompts(num_prompts)
+            trajectories = collect(
+                self.engine,
+                prompts,
+                samples_per_prompt=self.stage.samples_per_prompt,
+                sampling=as_sampling(self.stage.sampling),
+                seed=seed,
+            )
+        with clock.phase("scoring"):
+            return self.scorer.score(trajectories), too_long
+
+    def _with_signal(
+        self, scored: Sequence[ScoredTrajectory], index: int, clock: PhaseClock
+    ) -> tuple[Sequence[ScoredTrajectory], dict[str, float]]:
+        """What is learned from: with refill_rounds, groups whose rewards differ, filled up by new prompts.
+
+        All metrics of reward and length stay those of the first prompts, which nobody chose. Where no group at all has
+        a signal, these are learned from as they are.
+
+        Source: DAPO's dynamic sampling, https://arxiv.org/abs/2503.14476, sec. 3.2.
+        """
+        stage = self.stage
+        rounds = stage.algorithm.refill_rounds
+        if not rounds:
+            return scored, {}
+        kept = groups_that_differ(scored)
+        metrics = {"signal_share": len(kept) / len(scored), "refill_rounds": 0.0}
+        for number in range(1, rounds + 1):
+            missing = stage.prompts_per_iteration - len({item.trajectory.prompt.prompt_id for item in kept})
+            if missing <= 0:
+                break
+            # Between the seeds of two iterations there is room for these.
+            more, _ = self._sampled(missing, iteration_seed(self.seed, index) + number, clock)
+            kept += groups_that_differ(more.scored)
+            metrics["refill_rounds"] = float(number)
+        return kept or scored, metrics
+
+    def _adapt_kl(self, ppo: PPOBatch, coef: float | None, policy_steps: Sequence[Sums]) -> dict[str, float]:
+        """The coefficient of this iteration as a metric, after setting the next one; none while the policy rests."""
+        settings = self.stage.algorithm
+        if settings.kl_target is None or coef is None or not policy_steps:
+            return {}
+        measured = batch_metrics(ppo, has_critic=False, has_reference=True)["kl_ref_per_response"]
+        responses = len(ppo.token_ids)
+        self.learner.set_kl_coef(
+            adapted_kl_coef(
+                coef, measured, target=settings.kl_target, horizon=settings.kl_horizon, responses=responses
+            )
+        )
+        return {"kl_coef": coef}
 
     def _update(self, ppo: PPOBatch, index: int) -> tuple[list[Sums], list[Sums]]:
         """Critic first, then policy unless the critic still warms up; the sums of every step of both."""
@@ -111,9 +160,8 @@ class RlLoop:
             self.learner.reset_reference()
         return critic_steps, policy_steps
 
-    def _prompts(self) -> tuple[list[TokenizedPrompt], int]:
-        """The iteration's prompts, and how many were passed over because their response would not fit."""
-        wanted = self.stage.prompts_per_iteration
+    def _prompts(self, wanted: int) -> tuple[list[TokenizedPrompt], int]:
+        """The next prompts, and how many were passed over because their response would not fit."""
         room = self.max_model_len - self.stage.sampling.max_tokens
         prompts: list[TokenizedPrompt] = []
         too_long = 0
@@ -129,6 +177,14 @@ class RlLoop:
                     f"{self.max_model_len} and sampling.max_tokens {self.stage.sampling.max_tokens} leave"
                 )
         return prompts, too_long
+
+
+def groups_that_differ(scored: Sequence[ScoredTrajectory]) -> list[ScoredTrajectory]:
+    """The trajectories of prompts whose samples do not all have the same reward."""
+    rewards: dict[str, set[float]] = {}
+    for item in scored:
+        rewards.setdefault(item.trajectory.prompt.prompt_id, set()).add(item.reward)
+    return [item for item in scored if len(rewards[item.trajectory.prompt.prompt_id]) > 1]
 
 
 def as_sampling(section: SamplingSection) -> Sampling:

@@ -137,12 +137,12 @@ def _mean(steps: Sequence[Sums], name: str) -> float:
 
 def batch_metrics(ppo: PPOBatch, *, has_critic: bool, has_reference: bool) -> dict[str, float]:
     """Explained variance of the critic, and KL to the reference per token and per response (k1, nats)."""
-    metrics: dict[str, float] = {}
+    metrics = {"masked_share": 1 - _share(ppo.action_mask.any(1).tolist())}
     if has_critic:
         metrics["explained_variance"] = explained_variance(ppo.old_values, ppo.returns, ppo.action_mask)
     if has_reference:
         kl = _masked(kl_estimate(ppo.old_logprobs, ppo.ref_logprobs, kind="k1"), ppo.action_mask)
-        metrics["kl_ref"] = float(kl.sum() / ppo.action_mask.sum())
+        metrics["kl_ref"] = float(kl.sum() / ppo.action_mask.sum().clamp(min=1))
         metrics["kl_ref_per_response"] = float(kl.sum(1).mean())
     return metrics
 

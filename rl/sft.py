@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from rl.batch import Minibatch, TokenBatch, pad_tokens
+from rl.batch import TokenBatch, pad_tokens, whole_minibatch
 from rl.checkpoint import StageState
 from rl.errors import UserError
 from rl.group import LearnerGroup, empty_ppo_fields
@@ -44,7 +44,7 @@ class SftLoop:
             clock = PhaseClock()
             with clock.phase("learning"):
                 batch = self._batch(self.streams[self._phase(step)])
-                piece = Minibatch(empty_ppo_fields(batch), int(batch.action_mask.sum()))
+                piece = whole_minibatch(empty_ppo_fields(batch))
                 sums = self.learner.update_sft(piece, step=step, total=self.stage.num_steps)
                 self.watch("policy", step, [piece], [sums])
             metrics = {

@@ -5,19 +5,24 @@ Every function also serves a module that is not sharded, so that the learner has
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     set_model_state_dict,
 )
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -90,52 +95,62 @@ def _reshard(module: nn.Module) -> None:
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def whole_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's moments and step counts as `<parameter>|<name>`, unsharded, on the CPU; empty on other ranks."""
+def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's moments and step counts as `<parameter>|<name>`, each in the layout of its parameter."""
     state: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters():
-        for key in _MOMENTS:
-            if parameter in optimizer.state:
-                whole = _unsharded(optimizer.state[parameter][key]).cpu()
-                state |= {f"{name}|{key}": whole} if is_first_rank() else {}
-        if parameter in optimizer.state and is_first_rank():
-            state[f"{name}|step"] = _unsharded(optimizer.state[parameter]["step"]).cpu()
+        if parameter.requires_grad:
+            own = optimizer.state.get(parameter) or _fresh_state(parameter)
+            state |= {f"{name}|{key}": own[key] for key in (*_MOMENTS, "step")}
     return state
 
 
-def load_whole_optimizer_state(
-    module: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]
-) -> None:
-    """Loads what `whole_optimizer_state` gave, on any number of ranks; ranks other than the first pass an empty one."""
-    names = _on_every_rank(sorted({key.rpartition("|")[0] for key in state}))
-    parameters = dict(module.named_parameters())
-    for name in names:
-        parameter = parameters[name]
-        step = _on_every_rank(float(state[f"{name}|step"]) if is_first_rank() else 0.0)
-        restored = {"step": torch.tensor(step, device=parameter.device)}
-        for key in _MOMENTS:
-            restored[key] = _sharded_like(parameter, state.get(f"{name}|{key}"))
-        optimizer.state[parameter] = restored
+def set_optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Takes over what `optimizer_tensors` gave."""
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            optimizer.state[parameter] = {key: state[f"{name}|{key}"] for key in (*_MOMENTS, "step")}
 
 
-def _unsharded(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+def _fresh_state(parameter: Tensor) -> dict[str, Tensor]:
+    moments = {key: torch.zeros_like(parameter, requires_grad=False) for key in _MOMENTS}
+    return {**moments, "step": torch.tensor(0.0, device=parameter.device)}
 
 
-def _sharded_like(parameter: Tensor, whole: Tensor | None) -> Tensor:
-    """`whole`, which the first rank has, in the layout of the parameter."""
-    if not isinstance(parameter, DTensor):
-        assert whole is not None
-        return whole.to(parameter.device).clone()
-    if whole is None:
-        whole = torch.empty(parameter.shape, dtype=parameter.dtype)
-    return distribute_tensor(whole.to(parameter.device), parameter.device_mesh, parameter.placements)
+def local(tensor: Tensor) -> Tensor:
+    """This rank's shard; the tensor itself where it is not sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _on_every_rank(value: Any) -> Any:
-    """The first rank's value."""
-    if not dist.is_initialized():
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, each in the layout that it has on this rank."""
+    _reshard(module)
+    return {name: tensor.detach() for name, tensor in module.state_dict().items()}
+
+
+def save_sharded(parts: Mapping[str, Mapping[str, Tensor]], folder: Path) -> None:
+    """Writes each rank's shards to `folder`, which every rank sees. Any number of ranks can load them.
+
+    Raises:
+        OSError: a rank cannot write.
+    """
+    try:
+        with _without_warning_of_a_single_process():
+            dcp.save(dict(parts), checkpoint_id=folder, no_dist=not dist.is_initialized())
+    except CheckpointException as error:
+        rank, (cause, _) = next(iter(error.failures.items()))
+        raise OSError(f"rank {rank}: {cause}") from error
+
+
+def load_sharded(parts: Mapping[str, Mapping[str, Tensor]], folder: Path) -> None:
+    """Fills the tensors of `parts`, in their own layout, with what `save_sharded` wrote, whatever the ranks were."""
+    with _without_warning_of_a_single_process():
+        dcp.load(dict(parts), checkpoint_id=folder, no_dist=not dist.is_initialized())
+
+
+@contextlib.contextmanager
+def _without_warning_of_a_single_process() -> Iterator[None]:
+    """torch warns that there is no process group also where it was told so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        yield

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from rl.batch import Minibatch, PPOBatch, empty_row, micro_batches, take_rows
 from rl.recipe import OptimizerSection
-from rl.sharding import load_whole_optimizer_state, same_count_on_every_rank, whole_optimizer_state, world_size
+from rl.sharding import local, same_count_on_every_rank, world_size
 
 Sums = dict[str, float]
 
@@ -44,12 +44,20 @@ def learning_rate(section: OptimizerSection, step: int, total: int) -> float:
 class TrainedModel:
     """A module, AdamW, and the step that both policy and critic take."""
 
-    def __init__(self, module: nn.Module, section: OptimizerSection, *, micro_batch_tokens: int) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        section: OptimizerSection,
+        *,
+        micro_batch_tokens: int,
+        average: nn.Module | None = None,
+    ) -> None:
         self.module = module
+        self.average = average
         self.section = section
         self.micro_batch_tokens = micro_batch_tokens
         self.optimizer = torch.optim.AdamW(
-            module.parameters(),
+            [parameter for parameter in module.parameters() if parameter.requires_grad],
             lr=section.learning_rate,
             betas=section.betas,
             weight_decay=section.weight_decay,
@@ -62,7 +70,7 @@ class TrainedModel:
         for group in self.optimizer.param_groups:
             group["lr"] = value
 
-    def step(self, minibatch: Minibatch, loss_of: Callable[[PPOBatch, int], MicroLoss]) -> Sums:
+    def step(self, minibatch: Minibatch, loss_of: Callable[[PPOBatch, Minibatch], MicroLoss]) -> Sums:
         """One optimizer step on this rank's rows of a mini-batch.
 
         Gradients of the micro-batches add up; FSDP averages over ranks, so each loss counts `world_size` times.
@@ -74,7 +82,7 @@ class TrainedModel:
         self.optimizer.zero_grad(set_to_none=True)
         sums: Sums = {}
         for micro in self._pieces(minibatch.batch):
-            out = loss_of(micro, minibatch.token_count)
+            out = loss_of(micro, minibatch)
             (out.loss * world_size()).backward()
             own = {"loss": float(out.loss.detach()), **{name: float(value) for name, value in out.sums.items()}}
             sums = added(sums, own) if sums else own
@@ -83,7 +91,15 @@ class TrainedModel:
         finite = math.isfinite(norm)
         if finite:
             self.optimizer.step()
+            self._update_average()
         return {**sums, "grad_norm": norm if finite else 0.0, "skipped_steps": float(not finite)}
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """average <- decay * average + (1 - decay) * weights, each rank on its shards."""
+        if self.average is not None and self.section.ema_decay is not None:
+            for mean, parameter in zip(self.average.parameters(), self.module.parameters()):
+                local(mean).lerp_(local(parameter), 1 - self.section.ema_decay)
 
     def _pieces(self, batch: PPOBatch) -> list[PPOBatch]:
         """Micro-batches on the device; ranks with fewer get empty ones, so that all ranks communicate alike."""
@@ -91,14 +107,6 @@ class TrainedModel:
         missing = same_count_on_every_rank(len(rows), self.device) - len(rows)
         pieces = [_on_device(take_rows(batch, piece), self.device) for piece in rows]
         return pieces + [empty_row(batch, self.device)] * missing
-
-    def state(self) -> dict[str, Tensor]:
-        """Optimizer state, unsharded; empty on ranks other than the first."""
-        return whole_optimizer_state(self.module, self.optimizer)
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restores what `state` gave."""
-        load_whole_optimizer_state(self.module, self.optimizer, state)
 
 
 def _on_device(batch: PPOBatch, device: torch.device) -> PPOBatch:

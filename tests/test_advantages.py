@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl.advantages import explained_variance, gae, grpo, rloo, whiten
+from rl.advantages import explained_variance, gae, grpo, length_adaptive_lambda, rewards_to_go, rloo, whiten
 
 torch.set_num_threads(1)
 
@@ -121,6 +121,51 @@ def test_gae_agrees_with_the_recursion_in_cleanrl_form():
         last = expected[:, t] = delta + 0.99 * 0.95 * nonterminal * last
     advantages, _ = gae(rewards, values, torch.ones(3, 50).bool(), gamma=0.99, lam=0.95)
     torch.testing.assert_close(advantages, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_each_trajectory_can_have_its_own_lambda():
+    rewards, values, mask = torch.randn(3, 70), torch.randn(3, 70), torch.rand(3, 70) > 0.3
+    lam = torch.tensor([0.0, 0.7, 1.0])
+    together, _ = gae(rewards, values, mask, gamma=0.9, lam=lam)
+    for b in range(3):
+        alone, _ = gae(rewards[b : b + 1], values[b : b + 1], mask[b : b + 1], gamma=0.9, lam=float(lam[b]))
+        torch.testing.assert_close(together[b : b + 1], alone)
+
+
+def test_long_rows_and_many_rows_equal_the_oracle():
+    # longer than several levels of chunks; rows of all kinds in one block
+    torch.manual_seed(0)
+    rewards, values, mask = torch.randn(4, 2500), torch.randn(4, 2500), torch.rand(4, 2500) > 0.2
+    mask[0] = True
+    mask[1, 700:] = False
+    bootstrap = torch.randn(4)
+    for gamma, lam in ((1.0, 1.0), (0.99, 0.95)):
+        expected = torch.zeros(4, 2500, dtype=torch.float64)
+        for b in range(4):
+            following, carry = float(bootstrap[b]), 0.0
+            for t in reversed(range(2500)):
+                if mask[b, t]:
+                    carry = float(rewards[b, t]) + gamma * following - float(values[b, t]) + gamma * lam * carry
+                    following = float(values[b, t])
+                    expected[b, t] = carry
+        advantages, _ = gae(rewards, values, mask, gamma=gamma, lam=lam, bootstrap=bootstrap)
+        torch.testing.assert_close(advantages.double(), expected, atol=2e-4, rtol=1e-5)
+
+
+def test_length_adaptive_lambda_by_hand():
+    # alpha .05: 400 tokens -> 1 - 1/20 = .95; 40 -> .5; 10 -> 1 - 2, at least 0
+    mask = torch.arange(400) < torch.tensor([400, 40, 10])[:, None]
+    assert length_adaptive_lambda(mask, alpha=0.05).tolist() == pytest.approx([0.95, 0.5, 0.0])
+
+
+def test_rewards_to_go_skip_what_was_not_sampled():
+    # A_3 = 2; A_1 = -1 + .5 * 2 = 0; A_0 = -1 + .5 * 0 = -1
+    found = rewards_to_go(row(-1, -1, 7, 2), row(1, 1, 0, 1).bool(), gamma=0.5)
+    torch.testing.assert_close(found, row(-1, 0, 0, 2))
+
+
+def test_dr_grpo_only_subtracts_the_mean_of_the_group():
+    assert grpo(torch.tensor([0.0, 4.0]), torch.tensor([0, 0]), divide_by_std=False).tolist() == [-2, 2]
 
 
 def test_whiten_gives_mean_zero_and_variance_one_over_masked_entries_alone():

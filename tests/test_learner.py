@@ -1,6 +1,7 @@
 """The learner: log-probs against a plain forward pass, the first ratio, and equality over every way to cut a batch."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -217,3 +218,44 @@ def test_a_reset_reference_is_the_policy_as_it_is(model_path):
     reset = learner.evaluate(batch)
     torch.testing.assert_close(reset.logprobs, reset.ref_logprobs, atol=1e-6, rtol=0)
     assert torch.equal(reset.logprobs, moved.logprobs)
+
+
+def test_the_average_follows_the_weights_and_becomes_the_policy_when_saved(model_path, tmp_path):
+    learner = Learner(LearnerSection(), model_path, trust_remote_code=False, device="cpu")
+    learner.begin_rl(OptimizerSection(learning_rate=1e-2, ema_decay=0.75), CRITIC, AlgorithmSection(), 1.0)
+    name = "model.layers.0.mlp.up_proj.weight"
+    start = learner.weights()[name].copy()
+    one_update(learner, random_batch(6, 12, VOCABULARY))
+    moved = learner.weights()[name].copy()
+    learner.save_state(tmp_path)
+    learner.save_model(tmp_path / "model")
+    torch.testing.assert_close(torch.tensor(learner.weights()[name]), torch.tensor(0.75 * start + 0.25 * moved))
+    learner.load_state(tmp_path)  # the checkpoint holds both
+    torch.testing.assert_close(torch.tensor(learner.weights()[name]), torch.tensor(moved))
+    average = dict(learner.average.named_parameters())["language_model." + name]
+    torch.testing.assert_close(average, torch.tensor(0.75 * start + 0.25 * moved))
+
+
+def test_the_adapted_kl_coefficient_is_part_of_the_state(model_path, tmp_path):
+    algorithm = AlgorithmSection(kl_loss_coef=0.1, kl_target=1.0)
+    learner = make_learner(model_path, algorithm)
+    assert learner.current_kl_coef() == 0.1
+    learner.set_kl_coef(0.3)
+    learner.save_state(tmp_path)
+    resumed = make_learner(model_path, algorithm)
+    resumed.load_state(tmp_path)
+    assert resumed.current_kl_coef() == 0.3
+
+
+def test_the_adapted_coefficient_weighs_the_kl_in_the_loss(model_path):
+    algorithm = AlgorithmSection(kl_loss_coef=0.1, kl_target=1.0)
+    batch = random_batch(6, 12, VOCABULARY)
+    losses = []
+    for coef in (0.1, 0.2, 0.3):
+        learner = make_learner(model_path, algorithm)
+        ppo = to_ppo_batch(batch, learner.evaluate(batch), algorithm)
+        shifted = dataclasses.replace(ppo, ref_logprobs=ppo.ref_logprobs - 0.5 * batch.action_mask)
+        learner.set_kl_coef(coef)
+        losses.append(learner.update_policy(minibatches(shifted, count=1, epochs=1, seed=0), iteration=0, total=1)[0]["loss"])
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-3)
+    assert losses[1] - losses[0] == pytest.approx(0.1 * (math.exp(-0.5) - 1 + 0.5), rel=1e-3)  # k3 of d = .5

@@ -166,3 +166,45 @@ def test_the_gap_is_seen_also_where_the_engines_logprobs_are_trusted(tmp_path):
     assert metrics["rollout_gap_mean"] == pytest.approx(0.1, abs=1e-4)
     assert metrics["rollout_gap_max"] == pytest.approx(0.1, abs=1e-4)
     assert metrics["rollout_kl"] == pytest.approx(math.exp(0.1) - 1 - 0.1, abs=1e-4)
+
+
+def test_prompts_whose_samples_all_earn_the_same_are_replaced(tmp_path):
+    grpo = {"advantage": "grpo", "minibatches": 2, "refill_rounds": 2}
+    loop, pools = make_loop(tmp_path, iterations=1, critic=None, algorithm=grpo)
+    learned = []
+    evaluate = loop.learner.ranks.learner.evaluate
+    loop.learner.ranks.learner.evaluate = lambda batch: learned.append(batch) or evaluate(batch)
+    score = loop.scorer.score
+    asked = []
+
+    def flat_first_prompts(trajectories):
+        scoring = score(trajectories)
+        asked.append(len(trajectories))
+        flat = {item.trajectory.prompt.prompt_id for item in scoring.scored[: 3 * 4]} if len(asked) == 1 else set()
+        return dataclasses.replace(scoring, scored=[
+            dataclasses.replace(item, reward=0.5) if item.trajectory.prompt.prompt_id in flat else item
+            for item in scoring.scored
+        ])
+
+    loop.scorer.score = flat_first_prompts
+    found = []
+    with pools:
+        loop.run(0, found.append)
+    groups = learned[0].groups
+    totals = learned[0].rewards.sum(1)
+    assert all(totals[groups == g].unique().numel() > 1 for g in groups.unique())
+    assert asked[0] == 32
+    assert len(asked) > 1
+    assert asked[1] >= 3 * 4
+    assert found[0].metrics["signal_share"] <= 1 - 3 / 8
+    assert len(found[0].scored) == 32  # metrics are of the prompts that nobody chose
+
+
+def test_the_kl_coefficient_is_adapted_to_its_target(tmp_path):
+    algorithm = {"minibatches": 2, "kl_reward_coef": 0.1, "kl_target": 1e-6, "kl_horizon": 32}
+    loop, pools = make_loop(tmp_path, iterations=4, algorithm=algorithm)
+    coefficients = []
+    with pools:
+        loop.run(0, lambda iteration: coefficients.append(iteration.metrics["kl_coef"]))
+    # no KL yet: 20% down; afterwards far above the target: 20% up
+    assert coefficients == pytest.approx([0.1, 0.08, 0.096, 0.1152])

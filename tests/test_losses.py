@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from rl.losses import importance_weights, kl_estimate, policy_loss, value_loss
+from rl.losses import (
+    adapted_kl_coef,
+    importance_weights,
+    kl_estimate,
+    policy_loss,
+    response_weights,
+    value_loss,
+    within_gap,
+)
 
 torch.set_num_threads(1)
 
@@ -119,3 +127,36 @@ def test_losses_of_micro_batches_add_up_to_the_loss_of_the_whole():
     parts = [value_loss(*(x[s] for x in (values, old_values, returns, mask)), value_clip=0.2, token_count=count)
              for s in (slice(0, 2), slice(2, 6))]
     torch.testing.assert_close(whole, sum(parts))
+
+
+def test_dual_clip_bounds_the_loss_of_a_bad_token_that_became_likely():
+    # ratio 5, A -2: min(-10, 1.2 * -2) = -10, dual clip 3 bounds it at -6; A 2 is not touched
+    assert clipped(5.0, -2.0) == pytest.approx(10.0)
+    assert clipped(5.0, -2.0, dual_clip=3.0) == pytest.approx(6.0)
+    assert clipped(2.0, -2.0, dual_clip=3.0) == pytest.approx(4.0)
+    assert clipped(5.0, 2.0, dual_clip=3.0) == pytest.approx(-2.4)
+
+
+def test_response_weights_make_each_response_count_alike():
+    mask = torch.tensor([[1, 1, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]]).bool()
+    weights = response_weights(mask)
+    assert weights.tolist() == [[pytest.approx(1 / 3), pytest.approx(1 / 3), 0, pytest.approx(1 / 3)], [0, 1, 0, 0], [0] * 4]
+    # with ratio 1: -(1/2) * (mean of A over each response) = -(2 + 6) / 2
+    advantages = torch.tensor([[1.0, 2, 9, 3], [9, 6, 9, 9], [9, 9, 9, 9]])
+    zeros = torch.zeros(3, 4)
+    loss = policy_loss(zeros, zeros, advantages, mask, clip_low=0.2, clip_high=0.2, token_count=2, weights=weights).loss
+    assert float(loss) == pytest.approx(-4.0)
+
+
+def test_responses_on_which_engine_and_trainer_disagree_are_found_by_their_mean_log_ratio():
+    mask = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 0]]).bool()
+    old = torch.tensor([[0.3, -0.1, 99.0], [0.3, 0.1, 0.0], [1.0, 1.0, 1.0]])  # means .1, .2, none
+    assert within_gap(old, torch.zeros(3, 3), mask, limit=0.15).tolist() == [True, False, True]
+
+
+def test_the_adapted_kl_coefficient_by_hand():
+    # 6 nats for a target of 4: error .5, clipped to .2; 1,000 of 10,000 responses: factor 1.02
+    settings = {"target": 4.0, "horizon": 10000, "responses": 1000}
+    assert adapted_kl_coef(0.1, 6.0, **settings) == pytest.approx(0.102)
+    assert adapted_kl_coef(0.1, 3.6, **settings) == pytest.approx(0.1 * (1 - 0.1 * 0.1))
+    assert adapted_kl_coef(0.1, 0.0, **settings) == pytest.approx(0.098)
