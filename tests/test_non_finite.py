@@ -28,7 +28,7 @@ def watch(tmp_path):
 
 def pieces(count, **changes):
     batch = dataclasses.replace(empty_ppo_fields(random_batch(3, 5, 20)), **changes)
-    return [Minibatch(batch, 7)] * count
+    return [Minibatch(batch, 7, 3)] * count
 
 
 def test_the_batch_of_a_skipped_step_is_kept_with_its_cause(watch, tmp_path):
