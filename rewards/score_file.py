@@ -92,7 +92,7 @@ def score_file(
         pool = RewardPool(
             spec, args=args or {}, timeout_s=timeout_s, num_workers=num_workers, value_range=value_range
         )  # fmt: skip
-        stack.enter_context(pool)
+        stack.callback(pool.close)  # it starts with the first rows, so that a bad line is named at once
         sink = stack.enter_context(open(out, "w", encoding="utf-8")) if out is not None else None
         for lines, rows in _chunks(source, needed, spec):
             results = _score_rows(pool, rows)
