@@ -19,6 +19,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
         "math": "rewards.math_answer:math_reward",
         "gui_click": "rewards.gui_click:gui_click_reward",
+        "gui_episode": "rewards.gui_episode:gui_episode_reward",
         "gui_iou": "rewards.gui_variants:gui_iou_reward",
         "gui_giou": "rewards.gui_variants:gui_giou_reward",
         "gui_gaussian": "rewards.gui_variants:gui_gaussian_reward",

@@ -17,7 +17,7 @@ from rewards.gui_click import (
     parse_click,
     read_clicks,
 )
-from rewards.gui_episode import EpisodeOutcome, StepOutcome, episode_metrics, score_episode
+from rewards.gui_episode import EpisodeOutcome, StepOutcome, episode_metrics, gui_episode_reward, score_episode
 from rewards.gui_variants import (
     box_giou,
     gaussian_coverage,
@@ -302,6 +302,40 @@ def test_a_trajectory_is_scored_by_its_actions_and_the_environment():
     assert done.reward == 2.0
 
 
+def test_the_episode_reward_takes_texts_or_messages_and_logs_its_metrics():
+    target = [100, 100, 200, 200]
+    screen = {"role": "tool", "content": "a screenshot, not the model's words: click(150, 150)"}
+    rows = [
+        ["click(150, 150)", "type('x')", "click(120, 120)"],
+        [{"role": "assistant", "content": "click(5, 5)"}, screen, {"role": "assistant", "content": "done"}],
+        "click(150, 150)",
+    ]
+    logged: dict[str, list] = {}
+    rewards = gui_episode_reward(
+        completions=rows,
+        target_boxes=[[target, None, target], [target], [target, target]],
+        image_size=[1000, 500],
+        completed=[True, False, None],
+        terminated_early=[False, True, False],
+        shortest_path=2,
+        log_extra=logged.__setitem__,
+    )
+    assert rewards == [1.0 + 1.0 + 2.0, -1.0 - 0.5, None]
+    assert logged == {
+        "gui/grounding_accuracy": [1.0, 0.0, None],
+        "gui/step_efficiency": [pytest.approx(2 / 3), None, None],
+        "gui/steps_per_completed_task": [3.0, None, None],
+        "gui/task_completion_rate": [1.0, 0.0, None],
+    }
+
+
+def test_a_target_that_was_never_tried_earns_nothing():
+    target = [0, 0, 10, 10]
+    options = {"image_size": [100, 100], "completed": False, "terminated_early": True}
+    assert gui_episode_reward([["click(5, 5)"]], [[target, target, target]], **options) == [1.0 - 0.5]
+    assert gui_episode_reward([[]], [[target]], **options) == [-0.5]
+
+
 def test_episode_metrics_by_hand():
     episodes = [
         EpisodeOutcome(reward=4.0, completed=True, num_steps=4, num_clicks=2, num_hits=2, shortest_path=2),
@@ -316,6 +350,11 @@ def test_episode_metrics_by_hand():
         "gui/step_efficiency": 0.75,
     }
     assert episode_metrics([]) == {}
+
+
+def test_the_episode_reward_keeps_the_contract():
+    columns = {"target_boxes": [[[0, 0, 10, 10]]], "image_size": [[100, 100]], "completed": [False]}
+    check_reward(gui_episode_reward, columns=columns, value_range=(-1.5, 3.0))
 
 
 @pytest.mark.parametrize("reward", [gui_click_reward, gui_iou_reward, gui_giou_reward, gui_gaussian_reward])
