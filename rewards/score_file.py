@@ -14,7 +14,7 @@ from rewards.registry import PROVIDED, load_reward, required_columns
 from rewards.result import RewardResult, RewardStatus
 from rewards.worker import RewardPool
 
-_CHUNK_ROWS = 1_024  # read, scored and written at a time; a file may be larger than memory
+_CHUNK_ROWS = 256  # read, scored and written at a time; a file may be larger than memory
 _OUTPUT_KEYS = ("reward", "status", "message")
 
 Row = dict[str, Any]
@@ -34,6 +34,7 @@ class ScoreSummary:
     lowest: float | None = None
     highest: float | None = None
     first_failures: list[str] = field(default_factory=list)  # "line 7: timeout: no answer within 5 s"
+    logged: dict[str, list[float]] = field(default_factory=dict)  # [sum, rows] of what the reward logged, by name
 
     @property
     def mean(self) -> float | None:
@@ -41,9 +42,17 @@ class ScoreSummary:
         num_ok = self.counts[RewardStatus.OK]
         return self.total / num_ok if num_ok else None
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Mean of each metric that the reward logged, over the rows that have it."""
+        return {name: total / count for name, (total, count) in sorted(self.logged.items())}
+
     def add(self, line: int, result: RewardResult) -> None:
         self.num_rows += 1
         self.counts[result.status] += 1
+        for name, value in result.metrics.items():
+            total, count = self.logged.get(name, (0.0, 0))
+            self.logged[name] = [total + value, count + 1]
         if result.value is not None:
             self.total += result.value
             self.lowest = result.value if self.lowest is None else min(self.lowest, result.value)

@@ -94,6 +94,7 @@ def _score_parser(score: argparse.ArgumentParser) -> None:
     score.add_argument("--out", type=Path, help="write the rows with reward, status and message")
     score.add_argument("--timeout-s", type=float, default=10.0, help="per row (default: 10)")
     score.add_argument("--workers", type=int, default=1)
+    score.add_argument("--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values outside are invalid")
     score.set_defaults(command=_score)
 
 
@@ -137,19 +138,27 @@ def _score(parsed: argparse.Namespace) -> None:
     from rewards.score_file import ScoreFileError, score_file
 
     args = {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in parsed.arg)}
+    status = Console(stderr=True).status(f"scoring {parsed.file} with {parsed.reward}")
     try:
-        summary = score_file(
-            parsed.file,
-            parsed.reward,
-            args=args,
-            out=parsed.out,
-            timeout_s=parsed.timeout_s,
-            num_workers=parsed.workers,
-            on_progress=lambda *_: None,
-        )
+        with status:  # shown on a terminal alone
+            summary = score_file(
+                parsed.file,
+                parsed.reward,
+                args=args,
+                out=parsed.out,
+                timeout_s=parsed.timeout_s,
+                num_workers=parsed.workers,
+                value_range=None if parsed.range is None else tuple(parsed.range),
+                on_progress=lambda done: status.update(f"{done:,} rows scored"),
+            )
     except (ScoreFileError, ValueError) as error:
         raise UserError(str(error)) from None
-    Console().print(str(summary), highlight=False)
+    console = Console()
+    console.print(str(summary), highlight=False)
+    for name, mean in summary.metrics.items():
+        console.print(f"  {name} {mean:.4f}", highlight=False, markup=False)
+    for failure in summary.first_failures:
+        console.print(f"  {failure}", highlight=False, markup=False)
 
 
 def _report(parsed: argparse.Namespace) -> None:

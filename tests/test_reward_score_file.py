@@ -33,6 +33,20 @@ def test_rows_come_back_with_reward_status_and_message(tmp_path):
     assert progress == [5]
 
 
+def test_what_a_reward_logs_is_averaged_over_the_file(tmp_path):
+    target = [0, 0, 10, 10]
+    common = {"image_size": [100, 100], "target_boxes": [target]}
+    rows = [
+        {"completion": ["click(5, 5)"], "completed": True, **common},
+        {"completion": ["click(50, 50)"], "completed": False, **common},
+        {"completion": ["click(5, 5)"], "completed": None, **common},
+    ]
+    summary = score_file(write(tmp_path / "in.jsonl", *rows), "gui_episode")
+    assert summary.metrics["gui/grounding_accuracy"] == 0.5
+    assert summary.metrics["gui/task_completion_rate"] == 0.5
+    assert summary.mean == (3.0 - 1.0) / 2
+
+
 def test_mathematics_is_scored_from_a_file(tmp_path):
     rows = [{"completion": rf"\boxed{{{i}}}", "solution": "3", "prompt": "1 + 2"} for i in range(4)]
     assert score_file(write(tmp_path / "in.jsonl", *rows), "math").mean == 0.25
