@@ -140,14 +140,17 @@ class AtomReader(BracketReader):
         if name + primes == "i":
             return Node("const", (), "i")
         node = Node("sym", (), name + primes)
-        if self.peek() == "(" and not self.spaced() and (text in "fghFGPWTSQ" or self._holds_pair()):
+        if self.peek() == "(" and not self.spaced() and (text in "fghFGPWTSQ" or self._holds_argument()):
             return self._application(name + primes)
         return node
 
-    def _holds_pair(self) -> bool:
-        """Whether a capital letter stands before brackets that hold a list, as in A(1, 2) and C(10, 3)."""
+    def _holds_argument(self) -> bool:
+        """Whether a letter stands before an argument: any before (0), a capital before (t), (1, 2) and the like."""
+        inside = self.kind(1) in ("num", "letter") and self.peek(2) == ")"
         if not self.tokens[self.position - 1].text.isupper():
-            return False
+            return inside and self.peek(1) == "0"
+        if inside:
+            return True
         rest = [token.text for token in self.tokens[self.position : self.position + 24]]
         return ")" in rest and "," in rest[: rest.index(")")]
 

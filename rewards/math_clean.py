@@ -38,7 +38,7 @@ _DROPPED = re.compile(
     r"hspace\*?\{[^{}]*\}|vspace\*?\{[^{}]*\}|(?:text)?color\s*\{[^{}]*\})(?![a-zA-Z])"
 )
 _SPACES = re.compile(r"\\q?quad|\\(?:enspace|thinspace|space)(?![a-zA-Z])|(?<!\\)\\[;: ]|~")
-_BETWEEN_EQUATIONS = re.compile(r"(?<==)([^=]*?)(?:\\q?quad(?![a-zA-Z])|\$\s+\$)(?=[^=,]*=)")
+_BETWEEN_EQUATIONS = re.compile(r"(?<==)([^=]*?)(?:\\q?quad(?![a-zA-Z])|\$\s+\$)(?=[^=,]*(?:=|\\equiv))")
 _RENAMED = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le", "geq": "ge",
     "leqslant": "le", "geqslant": "ge", "neq": "ne", "lt": "<", "gt": ">", "varnothing": "emptyset", "ast": "cdot",
@@ -46,7 +46,7 @@ _RENAMED = {
     "textdegree": "^\\circ", "varphi": "phi", "vartheta": "theta", "varepsilon": "epsilon", "lbrack": "[",
     "rbrack": "]", "bigcup": "cup", "colon": ":", "simeq": "approx", "lparen": "(", "rparen": ")", "infin": "infty",
     "backslash": "setminus", "imath": "i", "ne": "ne", "percent": "%", "thinspace": " ", "div": "div", "tg": "tan",
-    "ctg": "cot", "arctg": "arctan", "sfrac": "frac", "nicefrac": "frac",
+    "ctg": "cot", "arctg": "arctan", "sfrac": "frac", "nicefrac": "frac", "minus": "-",
 }  # fmt: skip
 _OVER = re.compile(r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}")
 _CHOOSE = re.compile(r"\{?([^{}\s]+)\s*\\choose\s*([^{}\s]+)\}?")
@@ -100,7 +100,8 @@ def clean(answer: str) -> str:
     text = re.sub(r"\bm\s*(?=\\angle)|(?<=[\])])\^\s*\{?\s*(?:T|\\top)\s*\}?$", "", text)  # [1, 2]^T
     text = re.sub(r"\b([aApP])\.\s?([mM])\b\.?", r"\1\2", text)
     text = re.sub(r"(?<=\d)or(?=[A-Z(\d-])", " or ", text)
-    text = _UNION_LETTER.sub(r" \\cup ", _REPEATING.sub(r"\1\\overline{\2}", text))
+    text = _UNION_LETTER.sub(r" \\cup ", text)
+    text = _REPEATING.sub(r"\1\\overline{\2}", text) if "repeating" in text else text
     text = re.sub(r"(?<!\d)\.(?=\s*\\overline)", "0.", text)
     text = re.sub(r"^<([^<>=]*,[^<>=]*)>$", r"\\langle \1 \\rangle", text.strip())
     text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
@@ -188,6 +189,7 @@ def _trim(text: str) -> str:
     while text != previous:
         previous = text
         text = text.strip().strip("\"'").strip()
+        text = re.sub(r"^(?:=>|∴|⇒|⟹|\\(?:therefore|Rightarrow|implies|Longrightarrow)(?![a-zA-Z]))\s*", "", text)
         text = re.sub(
             r"^(?:=|:|\\approx|~|≈|(?:\\text\s*\{\s*)?(?:approximately|approx\.?|about)\b\s*\}?)\s*", "", text
         )

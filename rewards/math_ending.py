@@ -8,6 +8,8 @@ from rewards.math_prose import DENIED, MATH_SPAN, SPAN_JOIN, leading_spans, only
 
 Found = tuple[str, str]  # (text, the rule that found it); an empty text when the end denies it, hedges, or breaks off
 
+_MAX_SENTENCE = 2_000  # characters, of the end
+_MAX_TAIL = 200  # characters in which an answer without dollar signs is looked for
 _HOPE = re.compile(r"\s*I hope[^.]*\.?\s*$")
 _VERIFICATION = re.compile(
     r"(?<=[\s.!。])(?:let(?:'s| us| me) (?:verify|check|double)|verification|"
@@ -31,7 +33,7 @@ _ROUGHLY = re.compile(  # 2/3, i.e. about 66.7%
     re.I,
 )
 _BOLD = re.compile(r"\*\*\s*([^*\n]{0,80}?\d[^*\n]{0,40}?)\s*\*\*[^\d$\\*]{0,40}$")
-_PLAIN = r"[-−+]?[$€£¥]?\d[\d,]*(?:\.\d+)?(?:/\d+)?"
+_PLAIN = r"[-−+]?[$€£¥]?\d+(?:\.\d+)?(?:/\d+)?"
 _SEVERAL = re.compile(rf"\b(?:are|is)\s+({_PLAIN}(?:,\s*{_PLAIN})*,?\s*(?:and|or)\s+{_PLAIN})\W*$")
 _NUMBER = (
     r"\d{1,2}:\d\d(?:\s*[AaPp]\.?[Mm]\b\.?)?|"
@@ -41,7 +43,14 @@ _NUMBER = (
 _TUPLE = r"[(\[][^()\[\]$]{0,60}?\d[^()\[\]$]{0,60}[)\]]"
 _ENDING = re.compile(
     rf"(?:^|[\s=:(（$€£¥*_\u4e00-\u9fff])({_NUMBER}|{_TUPLE})"
-    r"\s*(?:[\u4e00-\u9fff]{0,12}|of [a-z ]{1,40})[.。!*)_\s]*$"
+    r"\s*(?:[\u4e00-\u9fff]{0,12}|[(（][\u4e00-\u9fff]{1,4}[)）]|of [a-z ]{1,40})[.。!*)_\s]*$"
+)
+_EXPRESSION = re.compile(  # we get x^2 - 4
+    r"(?:^|=|:|\b(?:get|gives?|obtain|is|are|equals?|becomes?|be)\b)\s*"
+    r"([-+]?(?:[a-z](?![a-z])|[\d.√π()^*/ ]|(?<=[\w)]) ?[-+] ?(?=[\w(√π]))*[-+*/^](?:[a-z](?![a-z])|[\d.√π()^*/ +-])+?)[.。!]?\s*$"
+)
+_GIVES_UP = re.compile(
+    r"\b(?:cannot|can't|can not|unable to|impossible to)\s+(?:determine|solve|find|answer|compute)\b", re.I
 )
 _COMPUTED = re.compile(  # 48 + 24 = 72 clips in April and May
     r"[\d)]\s*[-−+*/×÷]\s*[$(]*[\d.][^=]{0,80}=\s*([$€£¥]?\d[\d,]*(?:\.\d+)?(?:/\d+)?)"
@@ -55,10 +64,12 @@ _CONCLUSION = re.compile(
 def ending(text: str) -> Found:
     """What the response ends with, and by which rule."""
     sentence = _last_sentence(text)
+    if _GIVES_UP.search(text[-200:]):
+        return "", "hedge"
     if _HEDGE.search(re.sub(r"\$[^$]*\$", "", sentence)):
         return "", "hedge"
     sentence = _ROUGHLY.sub("", _GLOSSED.sub(r"\1", sentence))
-    for rule in (_spans, _bold, _several, _number, _computed, _conclusion):
+    for rule in (_spans, _bold, _several, _expression, _number, _computed, _conclusion):
         found = rule(sentence)
         if found is not None:
             return found
@@ -73,7 +84,7 @@ def _last_sentence(text: str) -> str:
     if not lines:
         return ""
     last = " ".join(lines[-3:]) if re.match(r"\s*(?:\\\]|\$\$)\s*$", lines[-1]) else lines[-1]
-    return _SENTENCES.split(last.strip())[-1]
+    return _SENTENCES.split(last.strip()[-_MAX_SENTENCE:])[-1]
 
 
 def _spans(sentence: str) -> Found | None:
@@ -93,6 +104,7 @@ def _spans(sentence: str) -> Found | None:
 
 
 def _bold(sentence: str) -> Found | None:
+    sentence = sentence[-_MAX_TAIL:]
     match = _BOLD.search(sentence)
     if match is None or DENIED.search(sentence[: match.start()]):
         return None
@@ -100,19 +112,27 @@ def _bold(sentence: str) -> Found | None:
 
 
 def _several(sentence: str) -> Found | None:
-    match = _SEVERAL.search(sentence)
+    match = _SEVERAL.search(sentence[-_MAX_TAIL:])
     return (match.group(1), "last_expression") if match else None
 
 
-def _number(sentence: str) -> Found | None:
-    match = _ENDING.search(sentence)
-    if match is None:
+def _expression(sentence: str) -> Found | None:
+    match = _EXPRESSION.search(sentence[-_MAX_TAIL:])
+    if match is None or not re.search(r"[a-z√π]", match.group(1)):
         return None
+    return match.group(1).strip(), "last_expression"
+
+
+def _number(sentence: str) -> Found | None:
+    sentence = sentence[-_MAX_TAIL:]
+    match = _ENDING.search(sentence)
+    if match is None or re.search(r"[\w)] ?[-+*/^×÷] ?$", sentence[: match.start(1)]):
+        return None  # nothing, or only the last term of something
     return ("", "denied") if DENIED.search(sentence[: match.start(1)]) else (match.group(1).strip(), "last_expression")
 
 
 def _computed(sentence: str) -> Found | None:
-    match = _COMPUTED.search(sentence)
+    match = _COMPUTED.search(sentence[-_MAX_TAIL:])
     return (match.group(1), "last_expression") if match else None
 
 

@@ -22,6 +22,7 @@ _END_TOKEN = re.compile(
     r"<\|(?:im_end|im_start|endoftext|eot_id|end_of_text|end|user|system)\|>|</s>|<eos>|<end_of_turn>"
 )
 _SPECIAL = re.compile(r"[∎■□✓✔✅🎉]|<\|[^|<>\s]{1,40}\|>|</?s>|<pad>|<bos>|<｜[^｜<>]{1,40}｜>")
+_HTML = re.compile(r"</?(?:b|i|em|strong|u|p|br|span|div|center)\b[^<>]{0,80}>", re.I)
 _CALCULATOR = re.compile(r"<<[^<>\n]{0,80}>>")  # the notes of GSM8K's solutions
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])|(?<![a-zA-Z\\])boxed(?=\{)")
 _BOX_GAP = re.compile(
@@ -49,7 +50,8 @@ _PHRASE = re.compile(
         (?:\b(?:is|are|equals)\b|\b(?:would|should|must|will)[ ]be\b|=|:|：|->|→|⇒|\bas\b[ ]follows:?)[*_]*\s*[:：]?
     | (?:最终)?答案】?(?:应该|应)?\s*(?:是|为|就是|等于)?\s*[:：]?
     | (?:结果|解|值)\s*(?:是|为|等于)\s*[:：]?
-    | (?:故|应|因此|所以)选(?:择)?\s*[:：]?
+    | 选(?:择|项)?\s*[:：]?\s*(?=[(（]?(?-i:[A-J]))
+    | \b(?:so|thus|hence|therefore)[, ]+(?=\(?(?-i:[A-J])\)?[.!]*\s*\Z)
     | \b(?:choose|select|pick)[ ](?:option|choice|answer)?
     | \b(?:réponse|respuesta|resposta|antwort|risposta)(?:[ ](?:finale?|correcta?))?\s*(?:est|es|é|è|ist|:)\s*:?
     | 答え\s*(?:は|:|：)
@@ -57,7 +59,7 @@ _PHRASE = re.compile(
     | \b(?:I(?:[ ]would|'d)[ ](?:say|go[ ]with)|my[ ](?:choice|pick)[ ]is)[ ]+(?=\(?[A-J]\)?\W*$)
     | \banswer[ ](?=[(]?[A-J][).\s])
     | \banswer[ ]*(?=\$|\\\(|\\\[)
-    | ^\W*(?:final[ ])?answer\W*\n
+    | ^\W{0, 12}(?:final[ ])?answer\W{0, 6}\n
     | \b(?:think|so|thus|hence|therefore)[ ,]+(?:it's|it[ ]is|it[ ]must[ ]be)[ ]+(?=\(?[A-J]\)?\W*$)
     )[ \t*_]*""",
     re.X | re.I | re.M,
@@ -127,7 +129,7 @@ def drop_special_tokens(text: str) -> str:
         if _SPECIAL.sub("", text[: match.start()]).replace("assistant", "").strip():
             text = text[: match.start()]
             break
-    return _CALCULATOR.sub("", _SPECIAL.sub("", text))
+    return _CALCULATOR.sub("", _HTML.sub("", _SPECIAL.sub("", text)))
 
 
 def boxes(text: str) -> list[tuple[int, int, str | None]]:
@@ -214,16 +216,26 @@ def _from_tag(text: str) -> Extracted | None:
     return Extracted(phrase.text if phrase else reduce_prose(inner), "tag")
 
 
+_ANSWER_AFTER = re.compile(  # so 6 is the answer
+    r"(?<![\w,./])((?:\$[^$\n]{1,200}\$|\\\(.+?\\\)|[-\u2212]?\$?\d[\d,./]{0,30})(?:\s*%|\s[a-z]+)?)\s+(?:is|as)\s+(?:the|our)\s+(?:final\s+|correct\s+)?answer\b"
+)
+
+
 def _from_phrase(text: str) -> Extracted | None:
+    before = next(reversed(list(_ANSWER_AFTER.finditer(text))), None)
     choice = next(reversed(list(_CHOICE_PROSE.finditer(text))), None)
     for match in reversed(list(_PHRASE.finditer(text))):
         if choice is not None and choice.end() > match.end():
             break
         if _WEAK_PHRASE.match(match.group()) and len(text) - match.end() > _MAX_AFTER_WEAK:
             continue
+        if before is not None and before.end() > match.start():
+            break
         candidate = stated_answer(text[match.end() :])
         if candidate and not NOT_AN_ANSWER.match(candidate):
             return Extracted(candidate, "phrase")
+    if before is not None:
+        return Extracted(reduce_prose(before.group(1)), "phrase")
     return Extracted(choice.group(1) or choice.group(2), "choice_phrase") if choice else None
 
 
@@ -259,7 +271,9 @@ _SENTENCE_WORDS = re.compile(
 _BEGINS_IN_WORDS = re.compile(
     r"(?!(?:sqrt|sin|cos|tan|log|ln|exp|pi|all|any|real|infinity|two|undefined)\b)[A-Za-z]{2,}[a-z]*\s+(?![=<>])"
 )
-_CHINESE_SENTENCE = re.compile(r"[\u4e00-\u9fff]{2,}[，,。][\u4e00-\u9fff]|[\u4e00-\u9fff]{3,}.*\d")
+_CHINESE_SENTENCE = re.compile(
+    r"^[\u4e00-\u9fff].*\d|[\u4e00-\u9fff]{2,}[，,。][\u4e00-\u9fff]|[\u4e00-\u9fff]{3,}.*\d"
+)
 
 
 def looks_like_answer(text: str) -> bool:

@@ -195,7 +195,7 @@ def _exact_root(value: int, degree: int) -> int | None:
 
 def _factorial(node: Node, point: Mapping[str, Fraction]) -> Number:
     n = evaluate(node.args[0], point)
-    if not isinstance(n, Fraction) or n < 0:
+    if not isinstance(n, Fraction) or (n < 0 and n.denominator == 1):
         raise Undefined("a factorial of something that is not a natural number")
     if n.denominator != 1:
         return high_precision().gamma(inexact(n) + 1)
@@ -255,6 +255,10 @@ def _exact_function(name: str, values: list[Number]) -> Number:
     if name in ("max", "min"):
         reals = [as_real(value) for value in values]
         return max(reals) if name == "max" else min(reals)
+    if name == "binom" and len(values) == 2:
+        falling = _falling_binomial(*values)
+        if falling is not None:
+            return falling
     if not all(isinstance(value, Fraction) and value.denominator == 1 and value >= 0 for value in values):
         raise Unparsable(f"{name} of something that is not a natural number")
     integers = [value.numerator for value in values]
@@ -267,6 +271,18 @@ def _exact_function(name: str, values: list[Number]) -> Number:
             raise TooLarge("a large binomial")
         return Fraction(math.comb(*integers))
     return Fraction(math.gcd(*integers) if name == "gcd" else math.lcm(*integers))
+
+
+def _falling_binomial(top: Number, bottom: Number) -> Number | None:
+    """n (n - 1) ... (n - k + 1) / k! for a fraction n and a small whole k; None for other arguments."""
+    if not (isinstance(top, Fraction) and isinstance(bottom, Fraction)) or top.denominator == 1:
+        return None
+    if bottom.denominator != 1 or not 0 <= bottom <= 20:
+        return None
+    product = Fraction(1)
+    for i in range(int(bottom)):
+        product *= (top - i) / (i + 1)
+    return product
 
 
 def inexact(value: Number) -> Number:

@@ -92,7 +92,7 @@ def _is_all_reals(node: Node) -> bool:
 
 
 def _conditions(node: Node) -> RealSet | None:
-    """Several inequalities: "or" joins them, "and" and commas restrict, unless nothing would be left."""
+    """Several inequalities: "or" joins them, "and" restricts, and so do commas unless nothing would be left."""
     parts = [part for part in map(_convert, node.args) if part is not None]
     if len(parts) < len(node.args):
         return None
@@ -102,7 +102,7 @@ def _conditions(node: Node) -> RealSet | None:
     both = ALL_REALS
     for part in parts:
         both = intersect(both, part)
-    return both or either
+    return both if node.name == "and" else both or either
 
 
 def _interval(node: Node) -> RealSet | None:

@@ -24,7 +24,7 @@ _FACTORS = {
     "inch": Fraction(254, 10000), "foot": Fraction(3048, 10000), "yard": Fraction(9144, 10000),
     "mile": Fraction(1609344, 1000), "sixty": Fraction(60), "hour": Fraction(3600), "day": Fraction(86400),
     "week": Fraction(604800), "ounce": Fraction(28349523125, 10**12), "pound": Fraction(45359237, 10**8),
-    "ton": Fraction(1000),
+    "ton": Fraction(1000), "twelve": Fraction(12),
 }  # fmt: skip
 _define("length", one="m meter meters metre metres", centi="cm centimeter centimeters centimetre centimetres",
         milli="mm millimeter millimeters millimetre millimetres", kilo="km kilometer kilometers kilometre kilometres",
@@ -44,8 +44,7 @@ _define("current", one="A amp amps ampere amperes", milli="mA")
 _define("frequency", one="Hz hertz", kilo="kHz")
 _define("pressure", one="Pa pascal pascals", kilo="kPa")
 _define("temperature", one="K kelvin")
-_define("months", one="month months")
-_define("years", one="year years yr yrs")
+_define("months", one="month months", twelve="year years yr yrs")
 _define("people", one="people persons person")
 _define("morning", one="am")
 _define("afternoon", one="pm")

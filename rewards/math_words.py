@@ -137,14 +137,24 @@ def same_words(gold: str, pred: str) -> bool | None:
     lettered = choice_with_text(pred)
     if first == second or (lettered and first == canonical_words(lettered[1])):
         return not _is_single_letter_of_other_case(gold, pred)
+    if _parts(first) == _parts(second) and len(_parts(first)) > 1:
+        return True  # Alice and Bob, in any order
+    if ("(" in gold) != ("(" in pred):
+        return None
     squeezed = [re.sub(r"\W", "", words) for words in (first, second)]
     return True if squeezed[0] == squeezed[1] and len(squeezed[0]) > 1 else None
+
+
+def _parts(words: str) -> list[str]:
+    return sorted(re.split(r" and | or |, ", words))
 
 
 def _same_boolean(gold: str, pred: str) -> bool | None:
     """A short text with one such word: "Yes, because ...", "The statement is true."."""
     if canonical_words(pred) in _BOOLEANS.values():
         return canonical_words(pred) == gold
+    if canonical_words(pred) in _SPELLINGS and canonical_words(pred) not in _BOOLEANS.values():
+        return False  # "no solution" is not "no"
     words = re.findall(r"\w+", text_content(pred).lower())
     if canonical_words(pred) is None and not (words and words[0] in _BOOLEANS):
         return None
