@@ -15,10 +15,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from rewards.worker import RewardPool
-
 FAULTS = ("hang", "raise", "die", "nan")
 EXPECTED = {"hang": "timeout", "raise": "error", "die": "error", "nan": "invalid"}
 
@@ -49,11 +45,15 @@ def make_rows(num_rows: int) -> list[str]:
 
 def workers_alive() -> list[int]:
     """Reward workers of this process; a zombie would count."""
+    import psutil  # not above: every replaced worker imports this file
+
     children = psutil.Process().children(recursive=True)
     return [child.pid for child in children if "rewards.worker_template" in " ".join(child.cmdline() or [child.name()])]
 
 
 def main() -> None:
+    from rewards.worker import RewardPool
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=8)

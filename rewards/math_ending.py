@@ -47,7 +47,8 @@ _ENDING = re.compile(
 )
 _EXPRESSION = re.compile(  # we get x^2 - 4
     r"(?:^|=|:|\b(?:get|gives?|obtain|is|are|equals?|becomes?|be)\b)\s*"
-    r"([-+]?(?:[a-z](?![a-z])|[\d.√π()^*/ ]|(?<=[\w)]) ?[-+] ?(?=[\w(√π]))*[-+*/^](?:[a-z](?![a-z])|[\d.√π()^*/ +-])+?)[.。!]?\s*$"
+    r"([-+]?(?:[a-z](?![a-z])|[\d.√π()^*/ ]|(?<=[\w)]) ?[-+] ?(?=[\w(√π]))*"
+    r"[-+*/^](?:[a-z](?![a-z])|[\d.√π()^*/ +-])+?)[.。!]?\s*$"
 )
 _GIVES_UP = re.compile(
     r"\b(?:cannot|can't|can not|unable to|impossible to)\s+(?:determine|solve|find|answer|compute)\b", re.I

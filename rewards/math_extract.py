@@ -217,7 +217,8 @@ def _from_tag(text: str) -> Extracted | None:
 
 
 _ANSWER_AFTER = re.compile(  # so 6 is the answer
-    r"(?<![\w,./])((?:\$[^$\n]{1,200}\$|\\\(.+?\\\)|[-\u2212]?\$?\d[\d,./]{0,30})(?:\s*%|\s[a-z]+)?)\s+(?:is|as)\s+(?:the|our)\s+(?:final\s+|correct\s+)?answer\b"
+    r"(?<![\w,./])((?:\$[^$\n]{1,200}\$|\\\(.+?\\\)|[-\u2212]?\$?\d[\d,./]{0,30})"
+    r"(?:\s*%|\s[a-z]+)?)\s+(?:is|as)\s+(?:the|our)\s+(?:final\s+|correct\s+)?answer\b"
 )
 
 

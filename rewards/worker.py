@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from rewards.result import RewardResult, RewardStatus
 from rewards.worker_handle import Nursery, RewardLoadError, WorkerDied
 
-_CLEAN_CALLS_TO_GROW = 128  # after this many calls without a failure, calls get twice as many rows again
+_CLEAN_CALLS_TO_GROW = 512  # after this many calls without a lost worker, calls get twice as many rows again
 _HOLDS_A_MODEL = frozenset({"preference"})  # a spare of these would cost a second copy of the model
 # Imported once, before workers are forked: a killed one is replaced in milliseconds. Only what starts no thread.
 _PRELOAD = {"math": ("rewards.math_answer", "math_verify"), "rewards.math_slow:slow_reward": ("math_verify",)}
