@@ -11,6 +11,8 @@ from rollouts.prompts import row_content
 from rollouts.rows import DatasetError, Row, read_rows
 from rollouts.trajectory import Prompt, PromptContent, prompt_id_of
 
+_NOT_FOR_REWARDS = frozenset({"prompt", "completion", "completions", "responses"})
+
 
 def read_problems(
     name: str,
@@ -49,7 +51,7 @@ def _prompt(row: Row, label: str, model: OpenModel, append: str, chat: bool) -> 
         content = model.prompt(as_conversation(content) if chat else content)
     except ValueError as error:
         raise DatasetError(f"{label}: {error}") from None
-    columns = {key: value for key, value in row.items() if key not in ("prompt", "completion", "completions")}
+    columns = {key: value for key, value in row.items() if key not in _NOT_FOR_REWARDS}
     return Prompt(prompt_id_of(content), content, columns, label)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from rl.batch import Evaluation, PPOBatch, TokenBatch
 from rl.losses import kl_estimate
 from rl.scoring import ScoredTrajectory
 from rl.trained_model import Sums
+from rollouts.pacore import compact
+
+T = TypeVar("T")
 
 PHASES = ("rollout", "scoring", "learning", "publishing")
 
@@ -59,22 +62,51 @@ def trajectory_metrics(scored: Sequence[ScoredTrajectory], *, success: float) ->
 
 
 def _synthesis_metrics(scored: Sequence[ScoredTrajectory], success: float) -> dict[str, float]:
-    """Accuracy by number of right messages in the prompt; with none right it is the emergent correctness rate.
+    """What the policy made of the messages in its prompts, of those that have such; see `PacorePrompts`.
+
+    Accuracy by number of right messages in the prompt (with none right it is the emergent correctness rate), how much
+    it gains over the mean of the messages and over their majority vote, and the share of responses whose conclusion
+    repeats a message.
 
     Source: PaCoRe, arXiv 2601.05593, sec. 4.
     """
+    synthesized = [item for item in scored if isinstance(item.trajectory.prompt.columns.get("correct_messages"), int)]
+    if not synthesized:
+        return {}
     by_count: dict[int, list[bool]] = {}
-    for item in scored:
-        count = item.trajectory.prompt.columns.get("correct_messages")
-        if isinstance(count, int):
-            by_count.setdefault(count, []).append(item.reward >= success)
+    for item in synthesized:
+        by_count.setdefault(_column(item, "correct_messages", int), []).append(item.reward >= success)
     metrics = {f"synthesis_accuracy/{count}_correct_messages": _share(hits) for count, hits in sorted(by_count.items())}
     if 0 in by_count:
         metrics["emergent_correctness_rate"] = _share(by_count[0])
-    return metrics
+    accuracy = _share(item.reward >= success for item in synthesized)
+    shares = [_column(item, "correct_messages", int) / max(_num_shown(item), 1) for item in synthesized]
+    majority = _share(_column(item, "majority_correct", bool) for item in synthesized)
+    return metrics | {
+        "synthesis_accuracy": accuracy,
+        "synthesis_gain/over_mean": accuracy - sum(shares) / len(shares),
+        "synthesis_gain/over_majority": accuracy - majority,
+        "synthesis_messages": sum(map(_num_shown, synthesized)) / len(synthesized),
+        "copying_rate": _share(map(_repeats_a_message, synthesized)),
+    }
 
 
-def _share(hits: Iterator[bool] | Sequence[bool]) -> float:
+def _num_shown(item: ScoredTrajectory) -> int:
+    return len(_column(item, "shown_messages", list))
+
+
+def _repeats_a_message(item: ScoredTrajectory) -> bool:
+    conclusion = compact(item.trajectory.completion)
+    return any(conclusion.endswith(message) for message in _column(item, "shown_messages", list))
+
+
+def _column(item: ScoredTrajectory, name: str, kind: type[T]) -> T:
+    value = item.trajectory.prompt.columns[name]
+    assert isinstance(value, kind), f"{name} is {value!r}"
+    return value
+
+
+def _share(hits: Iterable[bool]) -> float:
     values = list(hits)
     return sum(values) / len(values) if values else 0.0
 

@@ -27,6 +27,7 @@ from rl.over_optimisation import first_finding, over_optimised, watch_points
 from rl.preference_pairs import split_pairs
 from rl.progress import StageProgress
 from rl.recipe import MessageCacheStage, PreferenceModelStage, Recipe, RlStage, SftStage, Stage, rewards_of
+from rl.recipe_sources import MessageCacheSource
 from rl.recovery import recover
 from rl.report import write_report
 from rl.run_directory import RunDirectory, StageRecord, open_run_directory
@@ -35,6 +36,7 @@ from rl.sources import SourceOpener, held_out_rows
 from rl.startup import StartupClock
 from rollouts.prompts import MixedSource, row_id, to_prompt
 from rollouts.rows import DatasetError, Row
+from rollouts.trajectory import PromptContent
 
 if TYPE_CHECKING:  # rl.held_out imports transformers, which takes seconds
     from rl.held_out import Measurement
@@ -175,7 +177,7 @@ class PipelineParts:
         self.pools, self.models, self.engine = pools, models, engine
         self.tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=recipe.model.trust_remote_code)
         self.learner = LearnerGroup(_ranks(recipe, model_path))
-        self.opener = SourceOpener(run.message_cache)
+        self.opener = SourceOpener(run.message_cache, self._num_tokens)
         self._model_path = model_path
         self._engine_ready = False
         self._held_out_rows = self._open_held_out()
@@ -183,6 +185,11 @@ class PipelineParts:
             row_id(row, name) for name, rows in self._held_out_rows.items() for row in rows
         )
         self._take_over_finished_stages()
+
+    def _num_tokens(self, content: PromptContent) -> int:
+        from rollouts.collect import encode_content
+
+        return len(encode_content(self.tokenizer, content))
 
     def _open_held_out(self) -> dict[str, list[Row]]:
         """Rows of every held-out set, the same whatever stage asks."""
@@ -433,6 +440,7 @@ class PipelineParts:
             last = iteration.state.iteration == stage.iterations
             metrics |= self._measured_during(name, iteration.state.iteration)
             self._watch(name, stage, {**metrics, "iteration": iteration.index})
+            self._keep_if_best(name, stage, iteration.state.iteration, metrics)
             progress.after(iteration.index, metrics, iteration.state, last=last)
 
         loop = RlLoop(
@@ -458,7 +466,30 @@ class PipelineParts:
             dataclasses.replace(loop, seed=own_seed).run(start.iteration, after_iteration)
 
         self._until_done(progress, state, train)
-        return StageOutcome(stage.iterations)
+        return StageOutcome(stage.iterations, self._back_to_best(name))
+
+    def _keep_if_best(self, name: str, stage: RlStage, done: int, metrics: Mapping[str, float]) -> None:
+        """Saves the policy where it scored higher than any before on the held-out set that the stage names."""
+        score = metrics.get(f"held_out/{stage.keep_best}")
+        if score is None:
+            return
+        best = self.run.best_model(name)
+        note = best / "best.json"
+        if note.exists() and json.loads(note.read_text())["score"] >= score:
+            return
+        with folder_written_aside(best) as aside:
+            self.learner.save_model(aside)
+            self.run.write_json(aside / note.name, {"score": score, "iteration": done})
+
+    def _back_to_best(self, name: str) -> dict[str, float]:
+        """Takes the best policy of a stage back, where one was kept."""
+        best = self.run.best_model(name)
+        if not best.exists():
+            return {}
+        kept = json.loads((best / "best.json").read_text())
+        self.learner.load_model(best)
+        self.display.message(f"[{name}] hands on the policy after iteration {kept['iteration']}, which scored best")
+        return {"best_iteration": float(kept["iteration"]), "best_score": float(kept["score"])}
 
     def run_preference_model(self, name: str, stage: PreferenceModelStage) -> StageOutcome:
         """A reward model on TRL's trainer."""
@@ -494,24 +525,17 @@ class PipelineParts:
         return StageOutcome(int(details["steps"]) * stage.members, {**details, **counts})
 
     def run_message_cache(self, name: str, stage: MessageCacheStage) -> StageOutcome:
-        """Many graded answers per problem."""
-        from rl.message_cache import fill_message_cache
-        from rollouts.message_cache import write_cache
+        """Many graded answers per problem, chunk by chunk on disk; then the problems that pass the filter."""
+        from rl.message_cache import GradedFile, MessageCacheFiller, count, passes, told
+        from rollouts.message_cache import CacheFile, write_cache
 
         seed = _seed(self.recipe, name)
-        self.display.stage_started(name, stage.kind, stage.num_problems, 0)
-        self._publish(version=0)
-        self.run.forget_after(name, 0)
-        problems_done = 0
-
-        def after_chunk(done: int, graded: int) -> None:
-            nonlocal problems_done
-            problems_done = done
-            self.display.iteration(done - 1, {"problems": float(graded)})
-            self.stop_if_asked(f"in {name}, which begins again")
-
-        cache = fill_message_cache(
-            stage,
+        graded = GradedFile(self.run.graded_problems(name))
+        problems_done = graded.num_drawn
+        self.run.forget_after(name, problems_done)
+        source = stage.prompts.source
+        filler = MessageCacheFiller(
+            stage=stage,
             engine=self.started_engine(),
             scorer=Scorer(
                 stage.rewards,
@@ -521,23 +545,27 @@ class PipelineParts:
             stream=self.opener.stream([stage.prompts], "problem", seed=seed, held_out=self.held_out),
             tokenizer=self.tokenizer,
             seed=seed,
-            after_chunk=after_chunk,
+            max_model_len=self.recipe.engine.max_model_len,
+            synthesized=CacheFile(self.run.message_cache(source.message_cache))
+            if isinstance(source, MessageCacheSource)
+            else None,
         )
-        self.display.message(
-            f"[{name}] kept {len(cache.kept)} of {cache.num_problems} problems: "
-            f"{stage.above:g} < share of right answers < {stage.below:g}"
-        )
-        if not cache.kept:
-            raise RunFailed(f"{name}: none of {cache.num_problems} problems passes the filter; change above or below")
-        path = self.run.message_cache(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.writing")
-        write_cache(aside, cache.kept)
-        aside.replace(path)
-        return StageOutcome(
-            cache.num_problems,
-            {"problems": cache.num_problems, "kept": len(cache.kept), "answer_accuracy": cache.accuracy},
-        )
+        self.display.stage_started(name, stage.kind, stage.num_problems, problems_done)
+        self._publish(version=0)
+
+        def after_chunk(drawn: int) -> None:
+            nonlocal problems_done
+            problems_done = drawn
+            self.display.iteration(drawn - 1, {"problems": float(drawn)})
+            self.stop_if_asked(f"in {name} after {drawn} problems")
+
+        counts = count(stage, graded, repeated=filler.fill(graded, after_chunk))
+        self.display.message(f"[{name}] {told(stage, counts)}")
+        if not counts.kept:
+            raise RunFailed(f"{name}: none of {counts.seen} problems passes the filter; change above or below")
+        write_cache(self.run.message_cache(name), (one.problem for one in graded if passes(stage, one)))
+        details = {"problems": counts.seen, "kept": counts.kept, "accuracy": counts.accuracy}
+        return StageOutcome(counts.seen, {**details, "repeated_rows": counts.repeated})
 
 
 _RUNNERS: dict[type, Callable[..., StageOutcome]] = {

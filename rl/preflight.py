@@ -100,17 +100,37 @@ def _installation_problems(recipe: Recipe) -> Iterator[str]:
 def _cache_problems(recipe: Recipe) -> Iterator[str]:
     """Synthesis prompts that ask for more messages than their cache holds."""
     for name, stage in recipe.stages.items():
-        for index, mixed in enumerate(stage.prompts if isinstance(stage, RlStage) else []):
-            source = mixed.source
-            cache = recipe.stages[source.message_cache] if isinstance(source, MessageCacheSource) else None
-            if isinstance(source, MessageCacheSource) and isinstance(cache, MessageCacheStage):
-                low, high = source.messages
-                if low <= high > cache.samples_per_prompt:
-                    yield (
-                        f"stages.{name}.prompts.{index}.source.messages: [{low}, {high}]: "
-                        f"{source.message_cache!r} keeps {cache.samples_per_prompt} answers per problem "
-                        f"(its samples_per_prompt), which is the highest number allowed"
-                    )
+        for key, source in _cache_sources(stage):
+            low, high = source.messages
+            held = _messages_held(recipe, source.message_cache)
+            if held is not None and low <= high > held:
+                yield (
+                    f"stages.{name}.{key}.messages: [{low}, {high}]: {source.message_cache!r} keeps {held} answers "
+                    f"per problem (its samples_per_prompt), which is the highest number allowed"
+                )
+
+
+def _cache_sources(stage: Stage) -> Iterator[tuple[str, MessageCacheSource]]:
+    if isinstance(stage, RlStage):
+        mixture = {f"prompts.{index}.source": mixed.source for index, mixed in enumerate(stage.prompts)}
+    elif isinstance(stage, MessageCacheStage):
+        mixture = {"prompts.source": stage.prompts.source}
+    else:
+        mixture = {}
+    for key, source in mixture.items():
+        if isinstance(source, MessageCacheSource):
+            yield key, source
+
+
+def _messages_held(recipe: Recipe, cache: str) -> int | None:
+    """Answers per problem of a cache; a second pass keeps those of the first. None where the data decide."""
+    stage = recipe.stages.get(cache)
+    if not isinstance(stage, MessageCacheStage) or stage.grade_responses:
+        return None
+    source = stage.prompts.source
+    if isinstance(source, MessageCacheSource):
+        return _messages_held(recipe, source.message_cache)
+    return stage.samples_per_prompt
 
 
 def _stage_problems(stage: Stage, read_hub: bool) -> Iterator[str]:
@@ -126,6 +146,10 @@ def _stage_problems(stage: Stage, read_hub: bool) -> Iterator[str]:
     elif isinstance(stage, MessageCacheStage):
         yield from _pattern_problems(stage.conclusion, "conclusion")
         yield from _scored_problems({"prompts.source": stage.prompts}, stage.rewards, read_hub)
+        if stage.grade_responses:
+            row, _ = _source_problems(stage.prompts.source, "problem", "prompts.source", read_hub)
+            if row is not None and "responses" not in row:
+                yield f"grade_responses: the rows have no column 'responses' to grade; they have: {', '.join(row)}"
     else:
         mixture = {f"prompts.{index}.source": mixed for index, mixed in enumerate(stage.prompts)}
         yield from _scored_problems(mixture, stage.rewards, read_hub)

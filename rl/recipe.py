@@ -391,6 +391,8 @@ class RlStage(Section):
     critic: CriticSection | None = None
     success: float = 1.0
     """the metric accuracy counts rewards of at least this"""
+    keep_best: str | None = None
+    """an evaluation with the key every: the stage hands on the policy that scored highest on it, of those measured"""
 
     @property
     def trajectories_per_iteration(self) -> int:
@@ -478,6 +480,25 @@ class MessageCacheStage(Section):
     """a problem is kept when the share of right answers is above this: nothing helps where all are wrong"""
     below: Annotated[float, Field(gt=0)] = 1.0
     """and below this: naive aggregation suffices where most are right"""
+    domain_column: str | None = None
+    """column that names a problem's domain, for below_by_domain and for the counts that are printed"""
+    below_by_domain: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """in place of `below` for the problems of these domains"""
+    grade_responses: bool = False
+    """grade the texts of a row's `responses` (PaCoRe-Train's layout) instead of sampling answers"""
+
+    @property
+    def samples_syntheses(self) -> bool:
+        """True for a second pass: syntheses of an earlier cache are sampled, and its problems filtered by them."""
+        return isinstance(self.prompts.source, MessageCacheSource)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MessageCacheStage:
+        if self.below_by_domain and self.domain_column is None:
+            raise ValueError("below_by_domain: needs domain_column, the column that holds the domain")
+        if self.grade_responses and self.samples_syntheses:
+            raise ValueError("grade_responses: a second pass samples syntheses; it has no ready responses")
+        return self
 
 
 Stage = Annotated[SftStage | RlStage | PreferenceModelStage | MessageCacheStage, Field(discriminator="kind")]
@@ -530,7 +551,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
-        problems = [*_reference_problems(self), *_length_problems(self), *_gold_problems(self)]
+        problems = [*_reference_problems(self), *_length_problems(self), *_gold_problems(self), *_best_problems(self)]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -626,6 +647,18 @@ def _references(stage: Stage) -> Iterator[tuple[str, str, str]]:
     for source in sources_of(stage):
         if isinstance(source, MessageCacheSource):
             yield "message_cache", source.message_cache, "message_cache"
+
+
+def _best_problems(recipe: Recipe) -> Iterator[str]:
+    """Stages that keep the best policy by a held-out set that is not measured while they run."""
+    watched = [name for name, evaluation in recipe.evaluations.items() if evaluation.every is not None]
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, RlStage) and stage.keep_best is not None and stage.keep_best not in watched:
+            allowed = ", ".join(watched) or "none"
+            yield (
+                f"stages.{name}.keep_best: {stage.keep_best!r} is not an evaluation with the key every; "
+                f"there are: {allowed}"
+            )
 
 
 def _gold_problems(recipe: Recipe) -> Iterator[str]:

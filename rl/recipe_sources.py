@@ -39,6 +39,10 @@ class DatasetSource(_Source):
     """split of a folder or hub dataset; a file has only one"""
     columns: dict[str, str] = {}
     """name that stepladder expects -> name in the data; columns not named here keep their name"""
+    layout: Literal[
+        "auto", "none", "pacore-train", "messages", "screenspot", "gsm8k", "problem-answer", "question-answer"
+    ] = "none"
+    """published layout that the rows have; auto: known by their columns, none: they have the names of `columns`"""
     chat: bool = False
     """turn a text prompt into the user turn of a conversation, so that the model's chat template applies"""
     system: str | None = None
@@ -64,6 +68,10 @@ class MessageCacheSource(_Source):
     """lowest and highest number of messages in a prompt, both included; drawn uniformly for each prompt"""
     template: str = SYNTHESIS_TEMPLATE
     """jinja2; sees `problem` and `messages`"""
+    max_prompt_tokens: Annotated[int, Field(gt=0)] | None = None
+    """budget of a synthesis prompt; not given: a prompt that leaves no room for the response is passed over"""
+    overflow: Literal["drop", "shorten"] = "drop"
+    """what becomes of messages over the budget: the last ones are left out, or each keeps only its end"""
 
     @property
     def kind(self) -> Literal["message_cache"]:

@@ -51,6 +51,10 @@ class RunDirectory:
         """The policy at the end of a stage, or the model of a preference_model stage."""
         return self.path / "checkpoints" / stage / "final"
 
+    def best_model(self, stage: str) -> Path:
+        """The policy that scored best on the held-out set that the stage keeps it by."""
+        return self.path / "checkpoints" / stage / "best"
+
     def checkpoints(self, stage: str) -> Path:
         """Folder of a stage's checkpoints, named by iteration."""
         return self.path / "checkpoints" / stage
@@ -58,6 +62,10 @@ class RunDirectory:
     def message_cache(self, stage: str) -> Path:
         """Kept problems of a message_cache stage."""
         return self.path / "message_caches" / f"{stage}.jsonl"
+
+    def graded_problems(self, stage: str) -> Path:
+        """All problems of a message_cache stage with their grades, before its filter."""
+        return self.path / "message_caches" / stage / "graded.jsonl"
 
     def measurements(self, name: str) -> Path:
         """Held-out measurements after a stage, or `start`."""

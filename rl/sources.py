@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 from rl.recipe import Source, WeightedSource
-from rl.recipe_sources import DatasetSource, TaskSource
-from rollouts.message_cache import read_cache
+from rl.recipe_sources import DatasetSource, MessageCacheSource, TaskSource
+from rollouts.layouts import converted
+from rollouts.message_cache import CacheFile
 from rollouts.pacore import PacorePrompts
 from rollouts.prompts import MixedSource, RowSource, RowStream, ShuffledRows, as_chat, row_id, task_rows
 from rollouts.rows import DatasetError, Row, read_rows
 from rollouts.tasks import load_task
+from rollouts.trajectory import PromptContent
 
 View = Literal["problem", "demonstration", "preference"]
 
@@ -31,6 +33,8 @@ class SourceOpener:
 
     cache_path: Callable[[str], Path]
     """path of a message_cache stage's kept problems"""
+    num_tokens: Callable[[PromptContent], int] | None = None
+    """tokens of a prompt, for sources with a budget"""
 
     def rows(self, source: Source, view: View, *, seed: int) -> RowSource:
         """The source's endless rows.
@@ -43,9 +47,16 @@ class SourceOpener:
             return task_rows(load_task(source.task, **source.args), view, seed)
         if isinstance(source, DatasetSource):
             return ShuffledRows(dataset_rows(source, view), seed)
-        problems = read_cache(self.cache_path(source.message_cache))
+        problems = CacheFile(self.cache_path(source.message_cache))
         low, high = source.messages
-        return PacorePrompts(problems, low, high, source.template, seed)
+        return PacorePrompts(problems, low, high, source.template, seed, self._fits(source), source.overflow)
+
+    def _fits(self, source: MessageCacheSource) -> Callable[[PromptContent], bool]:
+        """Whether a synthesis prompt is within the source's budget."""
+        num_tokens, limit = self.num_tokens, source.max_prompt_tokens
+        if num_tokens is None or limit is None:
+            return lambda content: True
+        return lambda content: num_tokens(content) <= limit
 
     def stream(
         self, mixture: Sequence[WeightedSource], view: View, *, seed: int, held_out: frozenset[str]
@@ -70,6 +81,8 @@ def dataset_rows(source: DatasetSource, view: View) -> Sequence[Row]:
         DatasetError: names the dataset and the missing column.
     """
     rows = read_rows(source.dataset, split=source.split, columns=source.columns)
+    if source.layout != "none" and view == "problem":
+        rows = converted(rows, source.dataset, source.layout)
     for number, row in enumerate(rows, start=1):
         for column in NEEDED_COLUMNS[view]:
             if column not in row:

@@ -30,11 +30,13 @@ class Layout:
 
 
 def _pacore_train(row: Mapping[str, Any], folder: Path) -> Row:
-    return {"prompt": _turns(row["conversation"]), "solution": _ground_truth(row["ground_truth"])}
+    kept = {key: value for key, value in row.items() if key not in ("conversation", "ground_truth")}
+    return {**kept, "prompt": _turns(row["conversation"]), "solution": _ground_truth(row["ground_truth"])}
 
 
 def _messages(row: Mapping[str, Any], folder: Path) -> Row:
-    return {"prompt": _turns(row["messages"]), "solution": _ground_truth(row["ground_truth"])}
+    kept = {key: value for key, value in row.items() if key not in ("messages", "ground_truth")}
+    return {**kept, "prompt": _turns(row["messages"]), "solution": _ground_truth(row["ground_truth"])}
 
 
 def _turns(conversation: Any) -> object:

@@ -12,7 +12,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
@@ -218,12 +218,16 @@ def majority(messages: Sequence[str]) -> str:
     return Counter(messages).most_common(1)[0][0]
 
 
+def _anything_fits(content: PromptContent) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class PacorePrompts:
     """Synthesis prompts from cached problems: |M| ~ U(low, high) messages of a problem, sampled and shuffled.
 
-    A `RowSource`: the index-th row depends on the seed alone. Rows have the columns of the problem and
-    `correct_messages`, the number of right messages in the prompt.
+    A `RowSource`: the index-th row depends on the seed alone. Rows have the columns of the problem, `problem`, and
+    for the metrics `shown_messages`, `correct_messages` (how many of those are right) and `majority_correct`.
 
     Source: PaCoRe, arXiv 2601.05593, sec. 3: one synthesis round is one episode, |M| ~ U(16, 24).
     """
@@ -233,20 +237,40 @@ class PacorePrompts:
     high: int
     template: str
     seed: int
+    fits: Callable[[PromptContent], bool] = _anything_fits
+    """whether a prompt is within the budget; see `fitting_messages` for what becomes of messages where it is not"""
+    overflow: Overflow = "drop"
+    _orders: dict[int, list[int]] = field(default_factory=dict, compare=False, repr=False)
 
     def row(self, index: int) -> Row:
         """See `RowSource`."""
-        epoch, position = divmod(index, len(self.problems))
-        order = list(range(len(self.problems)))
-        random.Random(f"{self.seed}:{epoch}").shuffle(order)
-        problem = self.problems[order[position]]
+        problem = self.problems[self._position(index)]
         rng = random.Random(f"{self.seed}:messages:{index}")
-        count = min(rng.randint(self.low, self.high), len(problem.messages))
-        chosen = rng.sample(problem.messages, count)  # sampled without replacement, in random order
-        prompt = synthesis_prompt(problem.content, [m.conclusion for m in chosen], template=self.template)
+        nonempty = [message for message in problem.messages if message.conclusion]
+        count = min(rng.randint(self.low, self.high), len(nonempty))
+        chosen = rng.sample(nonempty, count)  # sampled without replacement, in random order
+
+        def prompt(shown: list[str]) -> PromptContent:
+            return synthesis_prompt(problem.content, shown, template=self.template)
+
+        conclusions = [message.conclusion for message in chosen]
+        shown = fitting_messages(conclusions, lambda told: self.fits(prompt(told)), overflow=self.overflow)
+        right = [message.correct for message in chosen[: len(shown)]]
         return {
             **problem.columns,
-            "prompt": prompt,
+            "prompt": prompt(shown),
             "problem": problem.content,
-            "correct_messages": sum(m.correct for m in chosen),
+            "shown_messages": shown,
+            "correct_messages": sum(right),
+            "majority_correct": bool(shown) and right[shown.index(majority(shown))],
         }
+
+    def _position(self, index: int) -> int:
+        """Which problem the index-th row is of: every epoch has a new order."""
+        epoch, position = divmod(index, len(self.problems))
+        if epoch not in self._orders:
+            order = list(range(len(self.problems)))
+            random.Random(f"{self.seed}:{epoch}").shuffle(order)
+            self._orders.clear()  # one epoch at a time
+            self._orders[epoch] = order
+        return self._orders[epoch][position]

@@ -40,6 +40,15 @@ SMALL = [
 ]
 ONLY_RLVR = [f"stages.{name}=null" for name in ("preference", "rlhf", "messages", "pacore")]
 
+# The stage hands on its best policy, and a second pass filters the cached problems by their syntheses.
+PICKY = [
+    "evaluations.addition.every=1",
+    "stages.rlvr.keep_best=addition",
+    "stages.second={kind: message_cache, num_problems: 99, samples_per_prompt: 2, sampling: {max_tokens: 12}, above: -1, "
+    "below: 2, rewards: [{fn: math}], prompts: {source: {message_cache: messages, messages: [4, 8], "
+    "template: '{{ messages | join(\"\") }}{{ problem }}', max_prompt_tokens: 60}}}",
+]
+
 
 def command(run_dir, *overrides):
     return [sys.executable, "-m", "rl.cli", "run", RECIPE, "--run-dir", str(run_dir), *SMALL, *overrides]
@@ -54,16 +63,26 @@ def metrics(run_dir, stage):
     return [row for row in map(json.loads, lines) if row["stage"] == stage]
 
 
+def cached_ids(path):
+    return sorted(json.loads(line)["prompt_id"] for line in path.read_text().splitlines())
+
+
 def without_times(rows):
     return [{k: v for k, v in row.items() if not k.startswith("time") and k != "tokens_per_s"} for row in rows]
 
 
 def test_all_stages_run_and_leave_what_they_promise(tmp_path):
     run_dir = tmp_path / "run"
-    done = run(run_dir)
+    done = run(run_dir, *PICKY)
     assert done.returncode == 0, done.stderr
     records = json.loads((run_dir / "state.json").read_text())["stages"]
-    assert list(records) == ["sft", "rlvr", "preference", "rlhf", "messages", "pacore"]
+    assert list(records) == ["sft", "rlvr", "preference", "rlhf", "messages", "pacore", "second"]
+    scores = [row["held_out/addition"] for row in metrics(run_dir, "rlvr")]
+    assert records["rlvr"]["after"]["addition"] == records["rlvr"]["details"]["best_score"] == max(scores)
+    first, second = (cached_ids(run_dir / "message_caches" / f"{name}.jsonl") for name in ("messages", "second"))
+    assert len(first) == 12
+    assert first == second
+    assert "[second] kept 12 of 12 problems" in done.stdout
     assert set(records["pacore"]["after"]) == {"addition", "screen", "requests", "synthesis"}
     for stage, count in (("sft", 10), ("rlvr", 3), ("rlhf", 2), ("pacore", 2)):
         assert [row["iteration"] for row in metrics(run_dir, stage)] == list(range(count))
@@ -79,10 +98,10 @@ def test_all_stages_run_and_leave_what_they_promise(tmp_path):
     last = load_file(run_dir / "checkpoints" / "pacore" / "final" / "model.safetensors")
     assert torch.equal(final.state_dict()["model.norm.weight"], last["model.norm.weight"])
     assert (run_dir / "report.html").exists()
-    again = run(run_dir)
+    again = run(run_dir, *PICKY)
     assert again.returncode == 0
     assert "this run is finished" in again.stdout
-    other = run(run_dir, "seed=5")
+    other = run(run_dir, *PICKY, "seed=5")
     assert other.returncode == 2
     assert "belongs to another recipe" in other.stderr
     assert "-seed: 0" in other.stderr

@@ -93,7 +93,7 @@ MISTAKES = {
         in_recipe("iterations: 3", "iteratons: 3"),
         ["recipe.yaml: stages.rlvr.iterations: required, but not given",
          "recipe.yaml: stages.rlvr.iteratons: unknown key; did you mean 'iterations'? Allowed: algorithm, critic, "
-         "iterations, kind, policy, prompts, prompts_per_iteration, rewards, samples_per_prompt, sampling, success"],
+         "iterations, keep_best, kind, policy, prompts, prompts_per_iteration, rewards, samples_per_prompt, sampling, success"],
     ),
     "wrong type": (
         in_recipe("iterations: 3", "iterations: three"),
@@ -269,6 +269,36 @@ def test_synthesis_prompts_with_more_messages_than_the_cache_has(folder):
     assert folder.mistake("validate", "pacore.yaml") == (
         "pacore.yaml: stages.rlvr.prompts.0.source.messages: [4, 12]: 'cache' keeps 8 answers per problem "
         "(its samples_per_prompt), which is the highest number allowed\n"
+    )
+
+
+def test_a_second_pass_with_more_messages_than_the_first_made(folder):
+    first = (
+        "{kind: message_cache, prompts: {source: {dataset: train.jsonl}}, num_problems: 1, samples_per_prompt: 8, "
+        "sampling: {max_tokens: 8}, rewards: [{fn: 'reward.py:exact'}]}"
+    )
+    second = first.replace("{dataset: train.jsonl}", "{message_cache: first, messages: [4, 8]}")
+    rlvr = RECIPE.replace("{dataset: train.jsonl}", "{message_cache: second, messages: [4, 9]}")
+    folder.write("pacore.yaml", rlvr.replace("stages:\n", f"stages:\n  first: {first}\n  second: {second}\n"))
+    assert "stages.rlvr.prompts.0.source.messages: [4, 9]: 'second' keeps 8 answers" in folder.mistake(
+        "validate", "pacore.yaml"
+    )
+
+
+def test_responses_to_grade_that_are_not_there(folder):
+    cache = (
+        "{kind: message_cache, prompts: {source: {dataset: train.jsonl}}, num_problems: 1, samples_per_prompt: 8, "
+        "sampling: {max_tokens: 8}, rewards: [{fn: 'reward.py:exact'}], grade_responses: true}"
+    )
+    folder.write("cache.yaml", f"extends: recipe.yaml\nstages: {{cache: {cache}}}\n")
+    assert "stages.cache.grade_responses: the rows have no column 'responses' to grade; they have: prompt" in (
+        folder.mistake("validate", "cache.yaml")
+    )
+
+
+def test_a_best_policy_by_a_set_that_is_never_measured(folder):
+    assert folder.mistake("validate", "recipe.yaml", "stages.rlvr.keep_best=aime") == (
+        "command line: stages.rlvr.keep_best: 'aime' is not an evaluation with the key every; there are: none\n"
     )
 
 
