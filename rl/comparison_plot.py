@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rl.comparison import Kind, Measure, Summary, label_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLORS = ("#2563a8", "#d9772b", "#2e8b63", "#a8447c", "#6b6fb5", "#8a6d3b")
 _MARKERS: dict[Kind, str] = {"one chain": "o", "majority vote": "s", "PaCoRe": "D"}
@@ -44,30 +50,41 @@ def _curve(model: str, kind: Kind, pairs: Sequence[tuple[Measure, str]]) -> list
 
 def plot(summaries: Sequence[Summary], path: Path) -> None:
     """Writes the figure; the suffix of the path says in which format."""
+    with style():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure(summaries).savefig(path)
+
+
+def style() -> AbstractContextManager[None]:
+    """matplotlib's settings, in which a figure has to be drawn and written."""
     import matplotlib
+
+    return matplotlib.rc_context({"text.parse_math": False, "font.size": 9, "svg.fonttype": "none"})
+
+
+def figure(summaries: Sequence[Summary]) -> Figure:
+    """Accuracy against tokens per answer, with 95% intervals; a colour for each way of answering, or each model."""
     from matplotlib.figure import Figure
 
     drawn = curves(summaries)
     models = list(dict.fromkeys(curve.model for curve in drawn))
-    with matplotlib.rc_context({"text.parse_math": False, "font.size": 9}):
-        figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
-        axes = figure.subplots()
-        for curve in drawn:
-            index = models.index(curve.model) if len(models) > 1 else list(_MARKERS).index(curve.kind)
-            _draw(axes, curve, _COLORS[index % len(_COLORS)], many_models=len(models) > 1)
-        axes.set_xscale("log")
-        axes.set_xlabel("sampled tokens per answer, over every trajectory")
-        axes.set_ylabel("accuracy, with 95% bootstrap intervals over problems")
-        axes.grid(color="#eceff3")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="best")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+    made = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
+    axes = made.subplots()
+    for curve in drawn:
+        index = models.index(curve.model) if len(models) > 1 else list(_MARKERS).index(curve.kind)
+        _draw(axes, curve, _COLORS[index % len(_COLORS)], many_models=len(models) > 1)
+    axes.set_xscale("log")
+    axes.set_xlabel("sampled tokens per answer, over every trajectory")
+    axes.set_ylabel("accuracy, with 95% bootstrap intervals over problems")
+    axes.grid(color="#eceff3")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="best")
+    return made
 
 
-def _draw(axes, curve: Curve, color: str, *, many_models: bool) -> None:  # type: ignore[no-untyped-def]
-    x = [measure.tokens_per_answer for measure in curve.measures]
+def _draw(axes: Axes, curve: Curve, color: str, *, many_models: bool) -> None:
+    x = [measure.tokens_per_answer or 0.0 for measure in curve.measures]
     y = [measure.estimate.value for measure in curve.measures]
     below = [measure.estimate.value - measure.estimate.low for measure in curve.measures]
     above = [measure.estimate.high - measure.estimate.value for measure in curve.measures]
@@ -77,8 +94,5 @@ def _draw(axes, curve: Curve, color: str, *, many_models: bool) -> None:  # type
         x, y, yerr=[below, above], label=name, color=color, marker=_MARKERS[curve.kind], capsize=2, linewidth=1.2,
         linestyle="-" if solid else "--", markerfacecolor=color if solid else "white", elinewidth=0.7,
     )  # fmt: skip
-    for measure, label in zip(curve.measures, curve.labels):
-        axes.annotate(
-            label, (measure.tokens_per_answer, measure.estimate.value), textcoords="offset points", xytext=(5, 5),
-            fontsize=7, color="#66707c",
-        )  # fmt: skip
+    for x_at, y_at, label in zip(x, y, curve.labels):
+        axes.annotate(label, (x_at, y_at), textcoords="offset points", xytext=(5, 5), fontsize=7, color="#66707c")

@@ -17,6 +17,7 @@ import yaml
 from rl.durable import json_lines, write_text
 from rl.errors import UserError
 from rl.report_charts import Chart, Row, charts, is_number
+from rl.report_evaluations import EvaluationsReport, evaluations
 from rl.report_preference import calibration_charts, watch_charts, watch_warnings, watched_rewards
 from rl.run_directory import RunDirectory, StageRecord
 
@@ -113,7 +114,8 @@ def write_report(run_dir: Path) -> Path:
         for name, section in recipe["stages"].items()
     ]
     path = run_dir / "report.html"
-    write_text(path, _render(recipe, recipe_text, stages, metrics, finished=run.final.exists()))
+    answered = evaluations(run_dir / "evaluations")
+    write_text(path, _render(recipe, recipe_text, stages, metrics, answered, finished=run.final.exists()))
     return path
 
 
@@ -321,6 +323,7 @@ def _render(
     recipe_text: str,
     stages: Sequence[StageReport],
     metrics: Mapping[str, Sequence[Row]],
+    answered: EvaluationsReport | None,
     *,
     finished: bool,
 ) -> str:
@@ -346,6 +349,7 @@ def _render(
         stages=stages,
         held_out=list(dict.fromkeys(name for stage in stages for name in stage.scores)),
         recipe_text=recipe_text,
+        answered=answered,
     )
 
 

@@ -110,12 +110,12 @@ def charts(rows: Sequence[Row], *, salt: str, first: int) -> list[Chart]:
             if curves:
                 figure = Figure(figsize=(3.9, 2.15), layout="constrained")
                 _draw(figure.add_subplot(), group, curves)
-                drawn.append(Chart(group.title, group.note, _svg(figure)))
+                drawn.append(Chart(group.title, group.note, svg_of(figure)))
         shares = _time_shares(rows, first=first)
         if shares:
             figure = Figure(figsize=(3.9, 2.15), layout="constrained")
             _draw_shares(figure.add_subplot(), shares)
-            drawn.append(Chart("Time", "share of an iteration by phase", _svg(figure)))
+            drawn.append(Chart("Time", "share of an iteration by phase", svg_of(figure)))
     return drawn
 
 
@@ -127,7 +127,7 @@ def one_chart(title: str, note: str, draw: Callable[[Figure], None], *, salt: st
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"{salt} {title}"}):
         figure = Figure(figsize=(3.9, 2.15), layout="constrained")
         draw(figure)
-        return Chart(title, note, _svg(figure))
+        return Chart(title, note, svg_of(figure))
 
 
 def series(rows: Sequence[Row], group: Group, *, first: int) -> list[Series]:
@@ -239,7 +239,7 @@ def _draw_shares(axes: Axes, curves: Sequence[Series]) -> None:
     _whole_numbers(axes)
 
 
-def _svg(figure: Figure) -> Markup:
+def svg_of(figure: Figure) -> Markup:
     """The figure as an <svg> element: without XML header, DOCTYPE and metadata, which name addresses."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 

@@ -228,3 +228,17 @@ def test_solve_says_why_there_is_no_answer(folder, capsys):
     with ScriptedEndpoint(lambda body, n: (500, {"error": "boom"})) as endpoint:
         assert main(["solve", "--model", "m", "--endpoint", endpoint.url, "--retries", "0", "x"]) == 1
     assert "boom" in capsys.readouterr().err
+
+
+def test_the_report_of_a_run_shows_its_result_files(folder):
+    from rl.report_evaluations import evaluations
+
+    assert evaluations(folder) is None
+    with ScriptedEndpoint(answers) as endpoint:
+        evaluate(endpoint, "--widths", "2", out="run/pacore.jsonl")
+    (folder / "run" / "other.jsonl").write_text("{}\n")
+    shown = evaluations(folder / "run")
+    (line,) = shown.lines
+    assert (line.file, line.way, line.num_problems, line.tokens) == ("pacore.jsonl", "PaCoRe [2], avg@1", 6, 21)
+    assert line.accuracy.value == 1.0
+    assert "PaCoRe [2]" in shown.svg and "maj@2" in shown.svg
