@@ -2,9 +2,9 @@
 
     python benchmarks/pacore_engine.py [--model runs/quickstart/final] [--problems 200] [--widths 16] [--repeats 3]
 
-Both go through one vLLM engine in this process, in turns. Printed are sampled tokens per second of wall time and of
-this process's CPU time, and their ratio, rounds over flat; on a busy machine trust the CPU time. Without --model the
-quickstart's model is made from random weights.
+Both go through one vLLM engine in this process, in turns. Printed are sampled tokens per second of wall time, per second
+of this process's CPU time and per forward pass of the engine, and their ratios, rounds over flat. On a machine with
+other work trust the last two. Without --model the quickstart's model is made from random weights.
 """
 
 from __future__ import annotations
@@ -24,26 +24,32 @@ from rl.open_sampler import LocalModel, open_local
 from rl.recipe_file import read_recipe
 from rollouts.engine import Sampling
 from rollouts.rounds import RoundSettings, solve
-from rollouts.sampler import Reply, Sampler
+from rollouts.sampler import Reply
 from rollouts.tasks import load_task
 from rollouts.tasks.digit_maxima import SYNTHESIS_TEMPLATE
 from rollouts.trajectory import PromptContent
+from rollouts.vllm_sampler import VllmSampler
 
 SAMPLING = Sampling(1.0, 1.0, 0, 40)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Sampled tokens per second."""
+    """Sampled tokens per second of wall and of CPU time, and per forward pass."""
 
     wall: float
     cpu: float
+    step: float
+
+    def over(self, other: Speed) -> Speed:
+        """The ratios."""
+        return Speed(self.wall / other.wall, self.cpu / other.cpu, self.step / other.step)
 
 
 class Recorder:
     """Passes requests on and keeps them."""
 
-    def __init__(self, sampler: Sampler) -> None:
+    def __init__(self, sampler: VllmSampler) -> None:
         self.sampler = sampler
         self.requests: list[tuple[PromptContent, int]] = []
         self.tokens = 0
@@ -63,12 +69,14 @@ class Recorder:
 async def timed(recorder: Recorder, work: Callable[[], Awaitable[object]]) -> Speed:
     """Speed of some work that samples through the recorder."""
     recorder.tokens, recorder.requests = 0, []
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu, steps = time.perf_counter(), time.process_time(), recorder.sampler.num_steps
     await work()
-    return Speed(recorder.tokens / (time.perf_counter() - wall), recorder.tokens / (time.process_time() - cpu))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    tokens = recorder.tokens
+    return Speed(tokens / wall, tokens / cpu, tokens / (recorder.sampler.num_steps - steps))
 
 
-async def compare(sampler: Sampler, problems: list[str], widths: tuple[int, ...], repeats: int) -> None:
+async def compare(sampler: VllmSampler, problems: list[str], widths: tuple[int, ...], repeats: int) -> None:
     """Prints both speeds of each repeat, and the median ratios."""
     settings = RoundSettings(widths, SYNTHESIS_TEMPLATE, conclusion=r"\\boxed\{[^}]*\}")
     recorder = Recorder(sampler)
@@ -88,13 +96,17 @@ async def compare(sampler: Sampler, problems: list[str], widths: tuple[int, ...]
         requests = list(recorder.requests)
         random.Random(repeat).shuffle(requests)
         at_once = await timed(recorder, lambda: flat(requests))  # noqa: B023
-        ratios.append(Speed(by_rounds.wall / at_once.wall, by_rounds.cpu / at_once.cpu))
-        print(
-            f"{len(requests)} requests: rounds {by_rounds.wall:,.0f} tok/s ({by_rounds.cpu:,.0f} per CPU s), "
-            f"flat {at_once.wall:,.0f} ({at_once.cpu:,.0f}); ratio {ratios[-1].wall:.3f} wall, {ratios[-1].cpu:.3f} CPU"
-        )
-    wall, cpu = statistics.median(r.wall for r in ratios), statistics.median(r.cpu for r in ratios)
-    print(f"median ratio, rounds over flat: {wall:.3f} wall, {cpu:.3f} CPU")
+        ratio = by_rounds.over(at_once)
+        ratios.append(ratio)
+        print(f"{len(requests)} requests: rounds {told(by_rounds)}; flat {told(at_once)}; ratio {told(ratio)}", flush=True)
+    median = Speed(*(statistics.median(getattr(r, name) for r in ratios) for name in ("wall", "cpu", "step")))
+    print(f"median ratio, rounds over flat: {told(median)}")
+
+
+def told(speed: Speed) -> str:
+    """The three numbers."""
+    form = "{:,.0f}" if speed.step > 10 else "{:.3f}"
+    return f"{form.format(speed.wall)} wall, {form.format(speed.cpu)} CPU, {form.format(speed.step)} per step"
 
 
 def main() -> None:
@@ -117,6 +129,7 @@ def main() -> None:
         opened = open_local(LocalModel(model, "vllm", None, 256, 0.25, None, trust_remote_code=False))
 
         async def run() -> None:
+            assert isinstance(opened.sampler, VllmSampler)
             await compare(opened.sampler, problems, widths, parsed.repeats)
             await opened.sampler.close()
 

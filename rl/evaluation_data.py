@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from rl.errors import UserError
 from rl.open_sampler import OpenModel, as_conversation, digest_of
+from rl.sources import held_out_rows
 from rollouts.layouts import converted
-from rollouts.prompts import row_content
+from rollouts.prompts import row_content, task_rows
 from rollouts.rows import DatasetError, Row, read_rows
+from rollouts.tasks import load_task
 from rollouts.trajectory import Prompt, PromptContent, prompt_id_of
 
+_TASK = "task:"
+_TASK_PROBLEMS = 200
+_TASK_SEED = 20_260_101  # of no recipe
 _NOT_FOR_REWARDS = frozenset({"prompt", "completion", "completions", "responses"})
 
 
@@ -28,7 +33,7 @@ def read_problems(
     """The problems in the order of the file.
 
     Args:
-        name: see `read_rows`.
+        name: see `read_rows`; or `task:NAME`, problems that a procedural task draws, always the same.
         columns: wanted name -> name in the data.
         layout: see `layouts.converted`.
         limit: the first so many; None: all.
@@ -39,7 +44,9 @@ def read_problems(
         UserError: the data cannot be read, has another layout, or a problem that the model cannot take.
     """
     try:
-        rows = converted(read_rows(name, split=split, columns=columns), name, layout)[:limit]
+        rows = _task_problems(name, limit) if name.startswith(_TASK) else (
+            converted(read_rows(name, split=split, columns=columns), name, layout)[:limit]
+        )
         return [_prompt(row, f"{name}: row {number}", model, append, chat) for number, row in enumerate(rows, start=1)]
     except DatasetError as error:
         raise UserError(str(error)) from None
@@ -53,6 +60,14 @@ def _prompt(row: Row, label: str, model: OpenModel, append: str, chat: bool) -> 
         raise DatasetError(f"{label}: {error}") from None
     columns = {key: value for key, value in row.items() if key not in _NOT_FOR_REWARDS}
     return Prompt(prompt_id_of(content), content, columns, label)
+
+
+def _task_problems(name: str, limit: int | None) -> list[Row]:
+    try:
+        task = load_task(name.removeprefix(_TASK))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return held_out_rows(task_rows(task, "problem", _TASK_SEED), limit or _TASK_PROBLEMS, name)
 
 
 def with_appended(content: PromptContent, text: str) -> PromptContent:

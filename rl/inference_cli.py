@@ -48,7 +48,7 @@ def add_commands(commands: Any) -> None:
     solve.add_argument("--json", action="store_true", help="print every round as JSON instead of the answer")
     solve.set_defaults(command=_solve)
     evaluate = commands.add_parser("evaluate", help="answer every problem of a data file, grade, and say how good")
-    evaluate.add_argument("data", metavar="DATA", help=".jsonl, .json or .parquet file, folder, or hub dataset")
+    evaluate.add_argument("data", metavar="DATA", help=".jsonl, .json, .parquet, folder, hub dataset, or task:NAME")
     model_arguments(evaluate)
     answer_arguments(evaluate)
     _evaluate_arguments(evaluate)

@@ -42,6 +42,8 @@ class VllmSampler:
     """Implements `rollouts.sampler.Sampler`. The environment of vllm_engine.py must be set before."""
 
     def __init__(self, settings: VllmSettings, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.num_steps = 0
+        """forward passes so far: sampled tokens per step say how full the engine was"""
         self._tokenizer = tokenizer
         self._max_model_len = settings.max_model_len
         self._numbers = itertools.count()
@@ -135,6 +137,7 @@ class VllmSampler:
         self._started.put(None)
         try:
             while self._obey():
+                self.num_steps += 1
                 for output in self._engine.step():
                     self._deliver(output)
             self._failure = "the engine is closed"

@@ -59,6 +59,19 @@ def test_pacore_answers_are_graded_and_every_round_is_in_the_file(folder, capsys
     assert "1.000" in shown
 
 
+def test_problems_of_a_task_are_always_the_same(folder):
+    def add(body, n):
+        a, b = map(int, re.findall(r"\d+", body["messages"][-1]["content"]))
+        return 200, completion(rf"\boxed{{{a + b}}}")
+
+    with ScriptedEndpoint(add) as endpoint:
+        assert evaluate(endpoint, "--limit", "3", data="task:addition") == 0
+        assert evaluate(endpoint, "--limit", "5", data="task:addition", out="more.jsonl") == 0
+    few, more = (read_results(folder / name).answers for name in ("out.jsonl", "more.jsonl"))
+    assert [answer.reward for answer in few] == [1.0] * 3
+    assert {answer.prompt_id for answer in few} < {answer.prompt_id for answer in more}
+
+
 def test_a_vote_elects_the_answer(folder):
     def split(body, n):  # by the request's seed: sometimes 3 = 2 + 1, sometimes another number every time
         return 200, completion(rf"\boxed{{{number_in(body) + 1 if body['seed'] % 2 else body['seed']}}}")
@@ -136,6 +149,7 @@ def test_a_file_of_another_configuration_is_refused(folder, capsys, options, dif
         (["--layout", "aime"], "no layout 'aime'"),
         (["--api-key-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE is not set"),
         (["--temperature", "-1"], "a number from 0 on"),
+        (["--task"], "unrecognized arguments: --task"),
     ],
 )
 def test_mistakes_are_told_and_leave_no_file(folder, capsys, options, message):
@@ -242,3 +256,9 @@ def test_the_report_of_a_run_shows_its_result_files(folder):
     assert (line.file, line.way, line.num_problems, line.tokens) == ("pacore.jsonl", "PaCoRe [2], avg@1", 6, 21)
     assert line.accuracy.value == 1.0
     assert "PaCoRe [2]" in shown.svg and "maj@2" in shown.svg
+
+
+def test_a_task_that_is_not_there_is_told(folder, capsys):
+    with ScriptedEndpoint(answers) as endpoint:
+        assert evaluate(endpoint, data="task:sums") == 2
+    assert "unknown task 'sums'; allowed: addition" in capsys.readouterr().err
