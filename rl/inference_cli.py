@@ -1,4 +1,4 @@
-"""The commands that use a model: solve, evaluate, compare and serve. Arguments in, one call each."""
+"""The commands solve, evaluate, compare, serve and export-cache. Arguments in, one call each."""
 
 from __future__ import annotations
 
@@ -65,6 +65,10 @@ def add_commands(commands: Any) -> None:
     serve.add_argument("--port", type=int, default=8100)
     serve.add_argument("--name", help="name of the model in requests (default: its path's last part)")
     serve.set_defaults(command=_serve)
+    export = commands.add_parser("export-cache", help="write a message cache in the layout of PaCoRe-Train")
+    export.add_argument("cache", type=Path, metavar="CACHE.jsonl", help="RUN_DIR/message_caches/STAGE.jsonl")
+    export.add_argument("out", type=Path, metavar="OUT.jsonl")
+    export.set_defaults(command=_export_cache)
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -218,6 +222,19 @@ def _compare(parsed: argparse.Namespace) -> None:
     from rl.evaluation_display import print_report
 
     print_report(parsed.files, plot=parsed.plot, json_path=parsed.json)
+
+
+def _export_cache(parsed: argparse.Namespace) -> None:
+    from rollouts.message_cache import CacheFile, export_published
+    from rollouts.rows import DatasetError
+
+    if parsed.out.resolve() == parsed.cache.resolve():
+        raise UserError(f"{parsed.out}: the output would overwrite the input; name another file")
+    try:
+        written = export_published(CacheFile(parsed.cache), parsed.out)
+    except DatasetError as error:
+        raise UserError(str(error)) from None
+    Console().print(f"wrote {written} problems to {parsed.out}", highlight=False)
 
 
 def _serve(parsed: argparse.Namespace) -> None:

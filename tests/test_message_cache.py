@@ -223,3 +223,15 @@ def test_metrics_of_syntheses_by_hand():
 def test_limits_of_domains_need_a_column(make):
     with pytest.raises(ValueError, match="needs domain_column"):
         make(ROWS, below_by_domain={"code": 0.5})
+
+
+def test_the_export_command(tmp_path, capsys):
+    from rl.cli import main
+
+    write_cache(tmp_path / "c.jsonl", [problem(i, [True, False]) for i in range(3)])
+    assert main(["export-cache", str(tmp_path / "c.jsonl"), str(tmp_path / "out.jsonl")]) == 0
+    assert "wrote 3 problems" in capsys.readouterr().out
+    first = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert first == {"conversation": [{"role": "user", "content": "p0"}], "responses": ["0.0", "0.1"], "ground_truth": 0}
+    assert main(["export-cache", str(tmp_path / "c.jsonl"), str(tmp_path / "c.jsonl")]) == 2
+    assert main(["export-cache", str(tmp_path / "none.jsonl"), str(tmp_path / "out.jsonl")]) == 2
