@@ -20,7 +20,7 @@ def commands():
                     yield f"{file.name}: {line}"
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", list(commands()))
 def test_a_command_in_the_docs_is_taken(command):
     words = shlex.split(command.partition(": ")[2], comments=True)[1:]
     assert callable(_parsed(words).command)
