@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl.accuracy import bootstrap, majority_at_k, pass_at_k
@@ -19,6 +19,7 @@ def test_pass_at_k_by_hand():
     assert pass_at_k(4, 3, 2) == 1.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=9), st.data())
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample(right, data):
     k = data.draw(st.integers(1, len(right)))
@@ -36,6 +37,7 @@ def test_majority_by_hand():
     assert majority_at_k([None, None], [False, False], 2) == 0.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([None, 0, 1, 2]), min_size=1, max_size=7), st.data())
 def test_majority_of_one_is_the_mean_and_of_all_is_the_vote(classes, data):
     right_class = data.draw(st.sampled_from([0, 1, 2]))

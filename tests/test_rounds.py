@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_endpoint import ScriptedEndpoint, completion
 
@@ -26,11 +26,11 @@ CONVERSATION = [
 TEMPLATE = "P={{ problem }}{% for m in messages %}|{{ m }}{% endfor %}"
 
 
-def run(endpoint, problem, settings, **kwargs):
+def run(endpoint, problem, rounds, **kwargs):
     async def go():
         sampler = EndpointSampler(EndpointSettings(endpoint.url, "m", first_pause_s=0.01, **kwargs))
         try:
-            return await solve(problem, sampler, settings, SAMPLING, seed=0)
+            return await solve(problem, sampler, rounds, SAMPLING, seed=0)
         finally:
             await sampler.close()
 
@@ -189,6 +189,7 @@ def test_messages_that_leave_no_room_for_the_response_are_dropped():
     assert asyncio.run(prompt("shorten")) == "0 p"
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=6), st.integers(0, 80), st.sampled_from(["drop", "shorten"]))
 def test_what_is_left_of_messages_fits_and_is_as_much_as_fits(messages, limit, overflow):
     def fits(told):

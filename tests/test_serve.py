@@ -7,7 +7,7 @@ import httpx
 import openai
 import pytest
 import uvicorn
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_endpoint import ScriptedEndpoint, completion
 
@@ -144,6 +144,7 @@ def test_a_model_without_a_chat_template_takes_one_turn():
         server.parse({"model": "base", "messages": QUESTION})
 
 
+@settings(deadline=None)
 @given(st.text("ab <>/think", max_size=30), st.text("ab <>/", max_size=10), st.lists(st.integers(1, 6), max_size=20), st.booleans())
 def test_a_streamed_response_splits_where_the_whole_one_does(thoughts, answer, cuts, opened):
     if "</think>" in thoughts or thoughts.startswith("<think>"):
