@@ -147,8 +147,8 @@ def _stage_problems(stage: Stage, read_hub: bool) -> Iterator[str]:
         yield from _pattern_problems(stage.conclusion, "conclusion")
         yield from _scored_problems({"prompts.source": stage.prompts}, stage.rewards, read_hub)
         if stage.grade_responses:
-            row, _ = _source_problems(stage.prompts.source, "problem", "prompts.source", read_hub)
-            if row is not None and "responses" not in row:
+            rows, _ = _source_problems(stage.prompts.source, "problem", "prompts.source", read_hub)
+            for row in [row for row in rows if "responses" not in row][:1]:
                 yield f"grade_responses: the rows have no column 'responses' to grade; they have: {', '.join(row)}"
     else:
         mixture = {f"prompts.{index}.source": mixed for index, mixed in enumerate(stage.prompts)}

@@ -65,7 +65,7 @@ class RunDirectory:
 
     def graded_problems(self, stage: str) -> Path:
         """All problems of a message_cache stage with their grades, before its filter."""
-        return self.path / "message_caches" / stage / "graded.jsonl"
+        return self.path / "message_caches" / f"{stage}.graded.jsonl"
 
     def measurements(self, name: str) -> Path:
         """Held-out measurements after a stage, or `start`."""
