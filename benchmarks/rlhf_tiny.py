@@ -8,14 +8,19 @@ and with the same reward model, but without KL. A run that is finished is read, 
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+from rewards import load_reward
+from rl.intervals import wilson
 from rl.over_optimisation import first_finding, watch_points
+from rl.preference_pairs import read_pair
+from rollouts.tasks.requests import Requests, utility
 
 RECIPE = "recipes/rlhf_tiny.yaml"
-NOISE_CEILING = 0.9  # a tenth of the labels is wrong
+FRESH_PAIRS = 4_000
 
 
 def main() -> None:
@@ -37,7 +42,8 @@ def main() -> None:
         model = records(with_kl)["preference"]["details"]
         print(
             f"seed {seed}: reward model {model['accuracy']:.3f} [{model['accuracy_low']:.3f}, "
-            f"{model['accuracy_high']:.3f}] on {model['held_out_pairs']:.0f} held-out pairs, ceiling {NOISE_CEILING}"
+            f"{model['accuracy_high']:.3f}] on the {model['held_out_pairs']:.0f} held-out pairs of the stage; "
+            + on_many_pairs(with_kl)
         )
         rows += [(seed, "0.1", summary(with_kl)), (seed, "0", summary(without_kl))]
     print("\n| seed | KL coefficient | gold win rate over the stage's start | gold utility | best during the stage |"
@@ -51,6 +57,23 @@ def run(folder: Path, *overrides: str) -> None:
     if not (folder / "final").exists():
         command = [sys.executable, "-m", "rl.cli", "run", RECIPE, "--run-dir", str(folder), *overrides]
         subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def on_many_pairs(folder: Path) -> str:
+    """Accuracy on fresh pairs of the held-out prompts, beside that of the gold utility: the noise ceiling."""
+    prompts = set(json.loads((folder / "evaluations" / "start.json").read_text())["requests"]["rewards"])
+    task, rng, pairs = Requests(), random.Random("fresh pairs"), []
+    while len(pairs) < FRESH_PAIRS:
+        pair = read_pair(task.preference(rng), "requests")
+        if pair.prompt_id in prompts:
+            pairs.append(pair)
+    reward = load_reward("preference", model=str(folder / "checkpoints" / "preference" / "final"), device="cpu")
+    asked = [pair.prompt for pair in pairs]
+    sides = [reward(asked, [getattr(pair, side) for pair in pairs]) for side in ("chosen", "rejected")]
+    right = sum(a > b for a, b in zip(*sides)) / len(pairs)
+    ceiling = sum(utility(p.prompt, p.chosen) > utility(p.prompt, p.rejected) for p in pairs) / len(pairs)
+    low, high = wilson(right, len(pairs))
+    return f"{right:.3f} [{low:.3f}, {high:.3f}] on {len(pairs)} fresh pairs of held-out prompts, gold {ceiling:.3f}"
 
 
 def records(folder: Path) -> dict:
