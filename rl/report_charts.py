@@ -79,6 +79,7 @@ GROUPS = (
     Group("Held-out scores", (), prefix="held_out", note="measured during the stage"),
     Group("Shares of the reward", (), prefix="reward_share", note="parts of |weight x value|", bounds=(0, 1)),
     Group("KL to the reference", ("kl_ref",), note="nats per token"),
+    Group("KL coefficient", ("kl_coef",), note="as adapted to kl_target"),
     Group("KL of the update", ("approx_kl",), note="old policy to new, nats per token"),
     Group("Entropy", ("entropy",), note="nats per token"),
     Group("Clip fraction", ("clipfrac",), note="share of tokens whose ratio was clipped"),
