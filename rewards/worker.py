@@ -303,8 +303,9 @@ class _Slot:
         try:
             reply = self._ask(call)
         except (RewardLoadError, RuntimeError) as error:
+            was_closed = self._workers.closed  # then the worker did not fail to load, it was killed while it did
             self._drop_worker()
-            call.job.fail(error)
+            call.job.fail(RuntimeError("the reward pool was closed") if was_closed else error)
         except TimeoutError:
             self._drop_worker()
             limit = call.job.timeout_s

@@ -137,6 +137,16 @@ def test_closing_kills_the_workers_and_wakes_whoever_waits():
     timer.join()
 
 
+def test_closing_while_the_worker_still_loads_says_so(tmp_path):
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(30)\ndef fn(completions, **columns): return [0.0]\n")
+    loading = RewardPool(f"{tmp_path / 'slow.py'}:fn", timeout_s=5.0)
+    timer = threading.Timer(0.5, loading.close)
+    timer.start()
+    with pytest.raises(RuntimeError, match="closed"):
+        score(loading, ["x"])
+    timer.join()
+
+
 def test_workers_and_their_children_die_with_a_parent_that_is_killed(tmp_path):
     note = tmp_path / "pids"
     code = (
