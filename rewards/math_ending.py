@@ -38,12 +38,12 @@ _SEVERAL = re.compile(rf"\b(?:are|is)\s+({_PLAIN}(?:,\s*{_PLAIN})*,?\s*(?:and|or
 _NUMBER = (
     r"\d{1,2}:\d\d(?:\s*[AaPp]\.?[Mm]\b\.?)?|"
     r"[-−+]?[$€£¥]?\\?[$]?(?:\d*√\(?\d+\)?|\d[\d,. ]*\d|\d|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
-    r"(?:\s*(?:\\?%|°|(?!of\b)[a-zA-Z²³$€]+(?:\^?\d)?)){0,3}[万亿]?"
+    r"(?:\s*(?:\\?%|°|(?!(?:of|on|for|from|to|at)\b)[a-zA-Z²³$€]+(?:\^?\d)?)){0,3}[万亿]?"
 )
 _TUPLE = r"[(\[][^()\[\]$]{0,60}?\d[^()\[\]$]{0,60}[)\]]"
 _ENDING = re.compile(
     rf"(?:^|[\s=:(（$€£¥*_\u4e00-\u9fff])({_NUMBER}|{_TUPLE})"
-    r"\s*(?:[\u4e00-\u9fff]{0,12}|[(（][\u4e00-\u9fff]{1,4}[)）]|of [a-z ]{1,40})[.。!*)_\s]*$"
+    r"\s*(?:[\u4e00-\u9fff]{0,12}|[(（][\u4e00-\u9fff]{1,4}[)）]|(?:of|on|for|from|to|at) [a-z ]{1,40})[.。!*)_\s]*$"
 )
 _EXPRESSION = re.compile(  # we get x^2 - 4
     r"(?:^|=|:|\b(?:get|gives?|obtain|is|are|equals?|becomes?|be)\b)\s*"

@@ -131,6 +131,9 @@ _INTEGER_QUALIFIER = re.compile(
 )
 
 
+_NAMED = re.compile(  # probability = 3/7
+    r"^(?!\s*(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|max|min|arc[a-z]*)\b)[A-Za-z ]*[a-z]{3,}[A-Za-z ]*=\s*(?=\S)"
+)
 _EXCEPT = re.compile(
     r"^(?:\\text\s*\{\s*)?(?:all |any |every )?real(?: number)?s?\s*"
     r"(?:x\s*)?except\s*(?:for\s*)?\}?\s*(?:x\s*=\s*)?([^{}]*)\}?$",
@@ -145,6 +148,7 @@ def _mathematics(text: str) -> str:
     if qualifier and qualifier.start() > 0 and "_{n" not in text:  # a general solution: the integer's name is free
         name = qualifier[1]
         text = re.sub(rf"(?<![a-zA-Z\\]){name}(?![a-zA-Z])|(?<=\d){name}(?=\\)", r"\\kappa ", text[: qualifier.start()])
+    text = _NAMED.sub("", text)
     text = _EXCEPT.sub(r"\\mathbb{R} \\setminus \\{\1\\}", text)
     words = math_words.canonical_words(text)
     if words is not None and (words.startswith(("\\", "-\\")) or words.isdigit()):

@@ -94,7 +94,7 @@ def extract_answer(response: str, *, allow_last_expression: bool = True) -> Extr
     if text is None:
         return Extracted("", "unfinished_thinking")
     text = drop_special_tokens(text[-MAX_CHARS:]).strip()
-    for rule in (_from_box, _from_hashes, _from_tag, _from_phrase, _whole_text):
+    for rule in (_from_box, _from_hashes, _from_tag, _from_phrase, _verdict, _whole_text):
         found = rule(text)
         if found is not None:
             return found
@@ -238,6 +238,15 @@ def _from_phrase(text: str) -> Extracted | None:
     if before is not None:
         return Extracted(reduce_prose(before.group(1)), "phrase")
     return Extracted(choice.group(1) or choice.group(2), "choice_phrase") if choice else None
+
+
+def _verdict(text: str) -> Extracted | None:
+    """The word that a short response opens with: "No, because 7 is odd"."""
+    match = _OPENING_WORD.match(text) if len(text) < 400 and "\n\n" not in text else None
+    return Extracted(match.group(1), "verdict") if match else None
+
+
+_OPENING_WORD = re.compile(r"[\W_]{0,4}(yes|no|true|false)[*_]{0,2}[,.;:!](?=\s|$)", re.I)
 
 
 def _whole_text(text: str) -> Extracted | None:

@@ -59,9 +59,9 @@ def test_a_batch_of_512_plain_integers_costs_milliseconds():
 
 
 def _timed(call):
-    start = time.perf_counter()
+    start = time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 HOSTILE = {
@@ -88,14 +88,19 @@ HOSTILE = {
     "python": r"\boxed{__import__('os').system('exit 1')}",
     "bars": r"\boxed{" + "|" * 2_000 + "}",
     "subscripts": r"\boxed{" + "_" * 2_000 + "}",
+    "a list without end": "The numbers are " + "1," * 9_000 + "1",
+    "sums without end": "1 + 1 = " * 4_000,
+    "empty lines": "a" + "\n" * 19_000 + "b",
+    "answers to everything": "6 is the answer " * 1_200,
+    "decimals that repeat": r"\boxed{0." + "1" * 1_900 + " repeating}",
 }
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
 def test_hostile_input_is_wrong_at_once_and_the_next_answer_is_judged(name):
-    start = time.perf_counter()
+    start = time.process_time()  # not the clock's: other processes may hold the cores
     assert math_reward(completions=[HOSTILE[name]], solution=["5"]) == [0.0]
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     assert math_reward(completions=[r"\boxed{5}"], solution=["5"]) == [1.0]
 
 
