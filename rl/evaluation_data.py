@@ -29,6 +29,7 @@ def read_problems(
     limit: int | None,
     append: str,
     chat: bool,
+    task_args: Mapping[str, object],
 ) -> list[Prompt]:
     """The problems in the order of the file.
 
@@ -37,6 +38,7 @@ def read_problems(
         columns: wanted name -> name in the data.
         layout: see `layouts.converted`.
         limit: the first so many; None: all.
+        task_args: arguments of the task.
         append: put behind the last user turn, for example how the final answer is to be written.
         chat: make a plain-text problem the user turn of a conversation.
 
@@ -44,7 +46,7 @@ def read_problems(
         UserError: the data cannot be read, has another layout, or a problem that the model cannot take.
     """
     try:
-        rows = _task_problems(name, limit) if name.startswith(_TASK) else (
+        rows = _task_problems(name, task_args, limit) if name.startswith(_TASK) else (
             converted(read_rows(name, split=split, columns=columns), name, layout)[:limit]
         )
         return [_prompt(row, f"{name}: row {number}", model, append, chat) for number, row in enumerate(rows, start=1)]
@@ -62,9 +64,9 @@ def _prompt(row: Row, label: str, model: OpenModel, append: str, chat: bool) -> 
     return Prompt(prompt_id_of(content), content, columns, label)
 
 
-def _task_problems(name: str, limit: int | None) -> list[Row]:
+def _task_problems(name: str, args: Mapping[str, object], limit: int | None) -> list[Row]:
     try:
-        task = load_task(name.removeprefix(_TASK))
+        task = load_task(name.removeprefix(_TASK), **args)
     except ValueError as error:
         raise UserError(str(error)) from None
     return held_out_rows(task_rows(task, "problem", _TASK_SEED), limit or _TASK_PROBLEMS, name)

@@ -16,13 +16,13 @@ from rich.console import Console
 from rl.errors import RunFailed, UserError
 from rl.inference_options import (
     answer_arguments,
+    keyword_arguments,
     mode_of,
     model_arguments,
     named_value,
     open_model,
     positive,
     positive_float,
-    reward_arguments,
     rounds_and_sampling,
     unescaped,
     wants_chat,
@@ -83,6 +83,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--reward-workers", type=positive, default=1)
     group.add_argument("--layout", default="auto", help="of the data (default: known by its columns)")
     group.add_argument("--column", action="append", default=[], metavar="WANTED=NAME", help="a column of the data")
+    group.add_argument("--task-arg", action="append", default=[], metavar="KEY=VALUE", help="argument of a task")
     group.add_argument("--split", default="test", help="of a folder or hub dataset")
     group.add_argument("--limit", type=positive, help="only the first so many problems")
     group.add_argument("--plot", type=Path, metavar="OUT.png", help="accuracy against tokens per answer")
@@ -143,7 +144,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from rewards.registry import RewardSpecError
     from rl.evaluation_display import print_report
 
-    args = reward_arguments(parsed.arg)
+    args = keyword_arguments(parsed.arg)
     try:
         needed = required_columns(load_reward(parsed.reward, **args))
     except RewardSpecError as error:
@@ -164,6 +165,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
                 limit=parsed.limit,
                 append=unescaped(parsed.append),
                 chat=wants_chat(parsed, model),
+                task_args=keyword_arguments(parsed.task_arg),
             )
             check_columns(prompts, needed, parsed.reward)
             settings = _settings(parsed, args, model, prompts, rounds, sampling(model))

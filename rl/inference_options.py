@@ -161,11 +161,11 @@ def unescaped(text: str) -> str:
     return text.replace("\\n", "\n")
 
 
-def reward_arguments(items: Sequence[str]) -> dict[str, object]:
+def keyword_arguments(items: Sequence[str]) -> dict[str, object]:
     """The KEY=VALUE items, values as YAML."""
     import yaml
 
-    return {key: yaml.safe_load(value) for key, value in (named_value(item, "--arg") for item in items)}
+    return {key: yaml.safe_load(value) for key, value in (named_value(item, "an argument") for item in items)}
 
 
 def named_value(item: str, option: str) -> tuple[str, str]:

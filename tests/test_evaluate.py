@@ -67,6 +67,8 @@ def test_problems_of_a_task_are_always_the_same(folder):
     with ScriptedEndpoint(add) as endpoint:
         assert evaluate(endpoint, "--limit", "3", data="task:addition") == 0
         assert evaluate(endpoint, "--limit", "5", data="task:addition", out="more.jsonl") == 0
+        assert evaluate(endpoint, "--task-arg", "digits=1", "--limit", "4", data="task:addition", out="short.jsonl") == 0
+        assert max(map(int, re.findall(r"\d+", endpoint.requests[-1]["messages"][-1]["content"]))) < 10
     few, more = (read_results(folder / name).answers for name in ("out.jsonl", "more.jsonl"))
     assert [answer.reward for answer in few] == [1.0] * 3
     assert {answer.prompt_id for answer in few} < {answer.prompt_id for answer in more}
@@ -149,7 +151,7 @@ def test_a_file_of_another_configuration_is_refused(folder, capsys, options, dif
         (["--layout", "aime"], "no layout 'aime'"),
         (["--api-key-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE is not set"),
         (["--temperature", "-1"], "a number from 0 on"),
-        (["--task"], "unrecognized arguments: --task"),
+        (["--no-such"], "unrecognized arguments: --no-such"),
     ],
 )
 def test_mistakes_are_told_and_leave_no_file(folder, capsys, options, message):
@@ -261,4 +263,7 @@ def test_the_report_of_a_run_shows_its_result_files(folder):
 def test_a_task_that_is_not_there_is_told(folder, capsys):
     with ScriptedEndpoint(answers) as endpoint:
         assert evaluate(endpoint, data="task:sums") == 2
-    assert "unknown task 'sums'; allowed: addition" in capsys.readouterr().err
+        assert evaluate(endpoint, "--task-arg", "digit=3", data="task:addition") == 2
+    told = capsys.readouterr().err
+    assert "unknown task 'sums'; allowed: addition" in told
+    assert "task 'addition' has no argument 'digit'" in told
