@@ -51,6 +51,8 @@ class RlLoop:
     max_model_len: int
     before_learning: Callable[[], None] = lambda: None
     """called when an iteration has its rewards and has not changed a weight yet; may end the stage by an exception"""
+    rewrite: Callable[[Sequence[TokenizedPrompt], int], Sequence[TokenizedPrompt]] = lambda prompts, seed: prompts
+    """turns the prompts of an iteration into those that are answered, for example with messages by the policy"""
     watch: Watch = watch_nothing
     """told of every optimizer step"""
 
@@ -91,7 +93,7 @@ class RlLoop:
             prompts, too_long = self._prompts(num_prompts)
             trajectories = collect(
                 self.engine,
-                prompts,
+                self.rewrite(prompts, seed),
                 samples_per_prompt=self.stage.samples_per_prompt,
                 sampling=as_sampling(self.stage.sampling),
                 seed=seed,

@@ -40,6 +40,7 @@ from rollouts.trajectory import PromptContent
 
 if TYPE_CHECKING:  # rl.held_out imports transformers, which takes seconds
     from rl.held_out import Measurement
+    from rl.online_messages import OnlineMessages
 
 Measurements = dict[str, "Measurement"]
 
@@ -443,15 +444,16 @@ class PipelineParts:
             self._keep_if_best(name, stage, iteration.state.iteration, metrics)
             progress.after(iteration.index, metrics, iteration.state, last=last)
 
+        scorer = Scorer(
+            stage.rewards,
+            self.pools,
+            keep_failure=lambda failure: self.run.append_failure(name, progress.iteration, failure),
+        )
         loop = RlLoop(
             stage=stage,
             engine=self.started_engine(),
             learner=self.learner,
-            scorer=Scorer(
-                stage.rewards,
-                self.pools,
-                keep_failure=lambda failure: self.run.append_failure(name, progress.iteration, failure),
-            ),
+            scorer=scorer,
             stream=stream,
             tokenizer=self.tokenizer,
             seed=seed,
@@ -460,6 +462,9 @@ class PipelineParts:
             watch=self._step_watch(name),
         )
 
+        if stage.online_messages is not None:
+            loop = dataclasses.replace(loop, rewrite=self._online_messages(stage, scorer))
+
         def train(start: StageState) -> None:
             self._publish(version=start.iteration)
             own_seed = _seed(self.recipe, f"{name}, return {start.rollbacks}") if start.rollbacks else seed
@@ -467,6 +472,13 @@ class PipelineParts:
 
         self._until_done(progress, state, train)
         return StageOutcome(stage.iterations, self._back_to_best(name))
+
+    def _online_messages(self, stage: RlStage, scorer: Scorer) -> OnlineMessages:
+        from rl.online_messages import OnlineMessages
+
+        assert stage.online_messages is not None
+        room = self.recipe.engine.max_model_len - stage.sampling.max_tokens
+        return OnlineMessages(stage.online_messages, self.started_engine(), scorer, self.tokenizer, stage.success, room)
 
     def _keep_if_best(self, name: str, stage: RlStage, done: int, metrics: Mapping[str, float]) -> None:
         """Saves the policy where it scored higher than any before on the held-out set that the stage names."""

@@ -151,6 +151,9 @@ def _stage_problems(stage: Stage, read_hub: bool) -> Iterator[str]:
             for row in [row for row in rows if "responses" not in row][:1]:
                 yield f"grade_responses: the rows have no column 'responses' to grade; they have: {', '.join(row)}"
     else:
+        if stage.online_messages is not None:
+            yield from _template_problems(stage.online_messages.template, "online_messages.template")
+            yield from _pattern_problems(stage.online_messages.conclusion, "online_messages.conclusion")
         mixture = {f"prompts.{index}.source": mixed for index, mixed in enumerate(stage.prompts)}
         yield from _scored_problems(mixture, stage.rewards, read_hub)
 

@@ -376,6 +376,32 @@ class SftStage(Section):
         return sum(phase.steps for phase in self.phases)
 
 
+class OnlineMessagesSection(Section):
+    """Problems become synthesis prompts with answers that the policy writes in the same iteration, without a cache."""
+
+    sources: list[str] = []
+    """labels of the sources whose problems get messages; empty: all"""
+    samples_per_prompt: Positive
+    """answers per problem"""
+    messages: tuple[Positive, Positive]
+    """lowest and highest number of messages in a prompt, both included; drawn uniformly for each prompt"""
+    sampling: SamplingSection
+    template: str = SYNTHESIS_TEMPLATE
+    """jinja2; sees `problem` and `messages`"""
+    conclusion: str | None = None
+    """regular expression; see the message_cache stage"""
+    overflow: Literal["drop", "shorten"] = "drop"
+    """what becomes of messages that leave no room for the response; see a message_cache source"""
+
+    @model_validator(mode="after")
+    def _enough(self) -> OnlineMessagesSection:
+        low, high = self.messages
+        if not low <= high <= self.samples_per_prompt:
+            most = self.samples_per_prompt
+            raise ValueError(f"messages: {[low, high]}: lowest <= highest <= samples_per_prompt {most}")
+        return self
+
+
 class RlStage(Section):
     """PPO on prompts that rewards can score."""
 
@@ -391,6 +417,8 @@ class RlStage(Section):
     critic: CriticSection | None = None
     success: float = 1.0
     """the metric accuracy counts rewards of at least this"""
+    online_messages: OnlineMessagesSection | None = None
+    """train synthesis on messages of the current policy"""
     keep_best: str | None = None
     """an evaluation with the key every: the stage hands on the policy that scored highest on it, of those measured"""
 
@@ -594,6 +622,10 @@ def _rl_problems(stage: RlStage) -> Iterator[str]:
         for label in mixed.rewards:
             if label not in labels:
                 yield f"prompts: {mixed.label!r} names the reward {label!r}; the stage has {', '.join(labels)}"
+    sources = [mixed.label for mixed in stage.prompts]
+    for label in stage.online_messages.sources if stage.online_messages else []:
+        if label not in sources:
+            yield f"online_messages.sources: {label!r} is not a source of the stage; there are: {', '.join(sources)}"
 
 
 def _algorithm_problems(algorithm: AlgorithmSection) -> Iterator[str]:
@@ -690,6 +722,8 @@ def _response_lengths(recipe: Recipe) -> Iterator[tuple[str, int]]:
     for name, stage in recipe.stages.items():
         if isinstance(stage, RlStage | MessageCacheStage):
             yield f"stages.{name}.sampling.max_tokens", stage.sampling.max_tokens
+        if isinstance(stage, RlStage) and stage.online_messages is not None:
+            yield f"stages.{name}.online_messages.sampling.max_tokens", stage.online_messages.sampling.max_tokens
     for name, evaluation in recipe.evaluations.items():
         yield f"evaluations.{name}.sampling.max_tokens", evaluation.sampling.max_tokens
         if evaluation.synthesis is not None:
