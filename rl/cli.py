@@ -16,6 +16,7 @@ from rich.table import Table
 
 from rl.errors import Interrupted, RunFailed, UserError
 from rl.inference_cli import add_commands
+from rl.screens_cli import add_commands as add_screen_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.set_defaults(command=_validate)
     _score_parser(commands.add_parser("score", help="score a JSONL file of completions with a reward"))
     add_commands(commands)
+    add_screen_commands(commands)
     report = commands.add_parser("report", help="write report.html of a run directory")
     report.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     report.set_defaults(command=_report)

@@ -71,9 +71,9 @@ def _gsm8k(row: Mapping[str, Any], folder: Path) -> Row:
 
 def _screenspot(row: Mapping[str, Any], folder: Path) -> Row:
     """A box in pixels, [x, y, width, height]; in ScreenSpot-Pro (it has `img_size`) [x1, y1, x2, y2]."""
-    image = folder / str(row["img_filename"])
+    image = find_image(str(row["img_filename"]), folder)
     x, y, third, fourth = (float(value) for value in row["bbox"])
-    size = list(row["img_size"]) if row.get("img_size") else _image_size(image, folder)
+    size = list(row["img_size"]) if row.get("img_size") else _image_size(image)
     box = [x, y, third, fourth] if row.get("img_size") else [x, y, x + third, y + fourth]
     kept = {key: row[key] for key in ("data_type", "data_source", "ui_type", "platform", "application") if key in row}
     return {**kept, "prompt": str(row["instruction"]), "target_box": box, "image_size": size, "image": str(image)}
@@ -82,18 +82,24 @@ def _screenspot(row: Mapping[str, Any], folder: Path) -> Row:
 _IMAGE_FOLDERS = ("images", "screenspot_imgs", "screenspotv2_image")
 
 
-def _image_size(image: Path, folder: Path) -> list[int]:
-    """[width, height] in pixels of an image beside the annotations or in a folder of images there."""
+def find_image(name: str, folder: Path) -> Path:
+    """Where an image is: beside the annotations, or in a folder of images there or one level up."""
+    below = [folder / sub / part for sub in _IMAGE_FOLDERS for part in dict.fromkeys((name, Path(name).name))]
+    beside = [folder.parent / sub / name for sub in _IMAGE_FOLDERS]
+    return next((path for path in (folder / name, *below, *beside) if path.is_file()), folder / name)
+
+
+def _image_size(image: Path) -> list[int]:
+    """[width, height] in pixels."""
     from PIL import Image
 
-    for candidate in (image, *(folder / sub / image.name for sub in _IMAGE_FOLDERS)):
-        if candidate.is_file():
-            with Image.open(candidate) as opened:
-                return [opened.width, opened.height]
-    raise DatasetError(
-        f"{image}: ScreenSpot boxes need the size of their screenshot, and there is no such file "
-        f"(looked beside the annotations and in {', '.join(_IMAGE_FOLDERS)})"
-    )
+    if not image.is_file():
+        raise DatasetError(
+            f"{image}: ScreenSpot boxes need the size of their screenshot, and there is no such file "
+            f"(looked beside the annotations and in {', '.join(_IMAGE_FOLDERS)})"
+        )
+    with Image.open(image) as opened:
+        return [opened.width, opened.height]
 
 
 LAYOUTS = (
