@@ -1,12 +1,18 @@
-"""Pools of reward workers live as long as something needs them."""
+"""Scoring in a run: pools of workers, and what becomes of rows whose reward fails."""
 
+import dataclasses
 import os
+from pathlib import Path
 
 import pytest
+from fakes import trajectory
 
 from rewards.worker import RewardPool
+from rl.errors import RunFailed
 from rl.recipe import RewardSection
-from rl.scoring import RewardPools
+from rl.scoring import Failure, RewardPools, Scorer
+
+FUNCTIONS = Path(__file__).parent / "data" / "reward_functions.py"
 
 PID = """
 import os
@@ -45,3 +51,56 @@ def test_equal_rewards_share_a_pool_and_a_pool_that_nothing_needs_ends(tmp_path)
         with pytest.raises(RuntimeError, match="closed"):
             ended.score(["q"], ["c"], {})
         assert pid_of(pools.get(other)) not in (first, second)
+
+
+def responses(*completions: str):
+    return [dataclasses.replace(trajectory([1], [2]), completion=completion) for completion in completions]
+
+
+def scored_with(completions, kept: list[Failure] | None = None, **options):
+    section = RewardSection.model_validate(
+        {"fn": f"{FUNCTIONS}:obey", "timeout_s": 0.5, "max_failure_rate": 1.0, **options}
+    )
+    with RewardPools({}) as pools:
+        return Scorer([section], pools, keep_failure=(kept if kept is not None else []).append).score(
+            responses(*completions)
+        )
+
+
+def test_a_row_whose_reward_failed_is_dropped_counted_and_kept_with_its_text():
+    kept: list[Failure] = []
+    scoring = scored_with(["1", "raise", "3", "nan", "none"], kept)
+    assert [(item.trajectory.completion, item.reward) for item in scoring.scored] == [("1", 1.0), ("3", 3.0)]
+    assert scoring.metrics["reward_dropped"] == 3.0  # two failed, to one the reward does not apply
+    assert scoring.metrics["reward/obey"] == 2.0
+    assert [(failure.status, failure.completion) for failure in kept] == [("error", "raise"), ("invalid", "nan")]
+    assert kept[0].message.startswith("ValueError: a bad row")
+
+
+def test_zero_counts_a_failed_row_as_zero_because_the_recipe_says_so():
+    scoring = scored_with(["1", "raise"], on_error="zero", weight=2.0)
+    assert [item.reward for item in scoring.scored] == [2.0, 0.0]
+
+
+def test_abort_stops_the_run_at_the_first_failure():
+    with pytest.raises(
+        RunFailed, match=r"'obey' failed on 1 of 2 rows \(1 error\); ValueError: a bad row.*on_error is abort"
+    ):
+        scored_with(["1", "raise"], on_error="abort")
+
+
+def test_more_failures_than_the_rate_allows_stop_the_run_and_as_many_do_not():
+    assert len(scored_with(["1", "2", "3", "raise"], max_failure_rate=0.25).scored) == 3
+    with pytest.raises(RunFailed, match=r"2 of 4 rows \(1 error, 1 timeout\).*max_failure_rate is 0.25"):
+        scored_with(["1", "2", "hang", "raise"], max_failure_rate=0.25)
+
+
+def test_values_outside_the_range_of_the_recipe_are_failures():
+    with pytest.raises(RunFailed, match="1 invalid.*outside the range"):
+        scored_with(["1", "50"], range=[0, 10], max_failure_rate=0.0)
+
+
+def test_what_a_reward_logs_is_a_metric_of_the_iteration():
+    with RewardPools({}) as pools:
+        scoring = Scorer([RewardSection(fn=f"{FUNCTIONS}:logs")], pools).score(responses("abc", "z"))
+    assert (scoring.metrics["reward/logs/half"], scoring.metrics["reward/logs/length"]) == (0.5, 2.0)
