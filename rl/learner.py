@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from rl.batch import Evaluation, Minibatch, PPOBatch, TokenBatch, empty_row, micro_batches, take_rows
 from rl.fused_layers import fuse_layers, keep_freed_memory
+from rl.lora import add_lora, base_name, fork, merged, restart_lora
 from rl.models import Critic, Policy, critic_like, load_language_model
 from rl.objectives import critic_objective, policy_objective, sft_objective
 from rl.recipe import AlgorithmSection, CriticSection, LearnerSection, OptimizerSection
@@ -58,6 +59,8 @@ class Learner:
             language_model.gradient_checkpointing_enable({"use_reentrant": False})
         # Kept unsharded and without storage of its own: the pattern from which critic and reference are made.
         self.architecture = self._pattern(language_model)
+        if section.lora is not None:
+            add_lora(language_model, section.lora)
         self.policy = self._placed(Policy(language_model, head_chunk_tokens=section.head_chunk_tokens))
         self.reference: Policy | None = None
         self.average: Policy | None = None
@@ -96,12 +99,16 @@ class Learner:
             )
 
     def _train_policy(self, optimizer: OptimizerSection) -> None:
+        if self.section.lora is not None:
+            restart_lora(self.policy)
         self.average = self._frozen_copy(whole_weights(self.policy)) if optimizer.ema_decay is not None else None
         self.trained_policy = TrainedModel(
             self.policy, optimizer, micro_batch_tokens=self.section.micro_batch_tokens, average=self.average
         )
 
     def _frozen_copy(self, weights: Mapping[str, Tensor]) -> Policy:
+        if self.section.lora is not None:
+            return fork(self.policy).requires_grad_(False)
         twin = Policy(
             copy.deepcopy(self.architecture).to_empty(device=self.device),
             head_chunk_tokens=self.section.head_chunk_tokens,
@@ -109,6 +116,8 @@ class Learner:
         return self._filled(twin, weights).requires_grad_(False)
 
     def _critic_from(self, weights: Mapping[str, Tensor]) -> Critic:
+        if self.section.lora is not None:
+            return Critic(cast(PreTrainedModel, fork(self.policy.language_model.base_model))).to(self.device)
         module = critic_like(self.architecture).to_empty(device=self.device)
         torch.nn.init.zeros_(module.value_head.weight)
         prefix = _POLICY_PREFIX + self.architecture.base_model_prefix + "."
@@ -226,7 +235,8 @@ class Learner:
 
     def _language_model_weights(self) -> dict[str, Tensor]:
         """Every weight of the policy under its transformers name; empty on ranks other than the first."""
-        return {name.removeprefix(_POLICY_PREFIX): x for name, x in whole_weights(self.policy).items()}
+        whole = {name.removeprefix(_POLICY_PREFIX): x for name, x in whole_weights(self.policy).items()}
+        return whole if self.section.lora is None else merged(self.policy.language_model, whole)
 
     def load_model(self, folder: Path) -> None:
         """Takes over the weights of a model of the same architecture."""
@@ -234,6 +244,10 @@ class Learner:
         if is_first_rank():
             loaded = load_language_model(str(folder), trust_remote_code=self.trust_remote_code)
             whole = {_POLICY_PREFIX + name: x for name, x in loaded.state_dict().items()}
+        if self.section.lora is not None:
+            restart_lora(self.policy)
+            adapters = {name: x for name, x in whole_weights(self.policy).items() if ".lora_" in name}
+            whole = {base_name(self.policy, name): x for name, x in whole.items()} | adapters
         load_whole_weights(self.policy, whole)
 
     def save_state(self, folder: Path) -> None:

@@ -108,6 +108,16 @@ class EngineSection(Section):
     start_timeout_s: PositiveFloat = 600
 
 
+class AdapterSection(Section):
+    """Low-rank adapters of policy and critic on one frozen base, in place of training every weight."""
+
+    rank: Positive = 16
+    alpha: PositiveFloat = 32.0
+    """the product of the adapters counts alpha / rank times"""
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
+    """every linear layer but the head, or ends of the names of layers, as peft takes them"""
+
+
 class LearnerSection(Section):
     """Where gradients are computed."""
 
@@ -125,6 +135,8 @@ class LearnerSection(Section):
     """of compute; weights and reductions stay in float32. bfloat16 needs ranks in Ray actors"""
     activation_checkpointing: bool = False
     """compute activations again in the backward pass instead of keeping them"""
+    lora: AdapterSection | None = None
+    """train adapters only; they are merged where weights are published and saved, and when a stage begins"""
     head_chunk_tokens: Positive = 4096
     """tokens whose logits over the vocabulary exist at the same time"""
 
@@ -134,9 +146,11 @@ class LearnerSection(Section):
         return self.ranks == 1 and self.gpus == 0
 
     @model_validator(mode="after")
-    def _bfloat16_is_sharded(self) -> LearnerSection:
+    def _fits_its_ranks(self) -> LearnerSection:
         if self.dtype == "bfloat16" and self.in_driver:
             raise ValueError("dtype bfloat16 needs ranks > 1 or gpus > 0; in the driver on a CPU use float32")
+        if self.lora is not None and self.ranks > 1:
+            raise ValueError("lora needs ranks 1: policy and critic share one base, which is not sharded")
         return self
 
 
