@@ -112,7 +112,7 @@ class AdapterSection(Section):
     """Low-rank adapters of policy and critic on one frozen base, in place of training every weight."""
 
     rank: Positive = 16
-    alpha: PositiveFloat = 32.0
+    alpha: Positive = 32
     """the product of the adapters counts alpha / rank times"""
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     """every linear layer but the head, or ends of the names of layers, as peft takes them"""

@@ -16,7 +16,7 @@ from rl.recipe import AlgorithmSection, CriticSection, LearnerSection, Optimizer
 
 OPTIMIZER = OptimizerSection(learning_rate=1e-2)
 ALGORITHM = AlgorithmSection(kl_loss_coef=0.01)
-SECTION = {"rank": 4, "alpha": 8.0}
+SECTION = {"rank": 4, "alpha": 8}
 
 
 @pytest.fixture(scope="module")
