@@ -1,14 +1,15 @@
-"""The commands about pictures of screens: screens. Arguments in, one call each."""
+"""The commands about pictures of screens: screens, grounding. Arguments in, one call each."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.progress import Progress
 
+from rewards.gui_click import Space
 from rl.errors import UserError
 from rl.inference_options import positive
 
@@ -24,6 +25,24 @@ def add_commands(commands: Any) -> None:
     screens.add_argument("--per-screen", type=positive, default=1, metavar="N", help="instructions (default: 1)")
     screens.add_argument("--sheet", type=Path, metavar="OUT.png", help="also draw the first screens with their boxes")
     screens.set_defaults(command=_screens)
+    _grounding_parser(commands.add_parser("grounding", help="score predicted clicks on ScreenSpot, -V2 or -Pro files"))
+
+
+def _grounding_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("annotations", nargs="+", metavar="ANNOTATIONS", help="files as published, .json or .jsonl")
+    parser.add_argument("--predictions", required=True, metavar="FILE.jsonl", help="completion, point or box a line")
+    parser.add_argument("--coordinate-space", choices=get_args(Space), help="what the predicted numbers mean")
+    parser.add_argument(
+        "--input-size", nargs=2, type=positive, metavar=("W", "H"), help="of the resized image that pixels count on"
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="screenshots (default: beside the annotations)")
+    parser.add_argument(
+        "--skip-bad-rows", action="store_true", help="leave out rows with a bad image or box; count them"
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT.json", help="write the scores")
+    parser.add_argument("--failures", type=Path, metavar="OUT.html", help="write a page of the misses")
+    parser.add_argument("--max-failures", type=positive, default=50, metavar="N", help="on the page (default: 50)")
+    parser.set_defaults(command=_grounding)
 
 
 def _screens(parsed: argparse.Namespace) -> None:
@@ -52,3 +71,29 @@ def _screens(parsed: argparse.Namespace) -> None:
         f"wrote {exported.num_screens} screens with {exported.num_instructions} instructions into {parsed.out}",
         highlight=False,
     )
+
+
+def _grounding(parsed: argparse.Namespace) -> None:
+    from rl.grounding import judge_predictions, scores, write_scores
+    from rl.grounding_page import results_table, summary, write_failures
+    from rollouts.rows import DatasetError
+    from rollouts.screenspot import read_annotations
+
+    try:
+        annotations = read_annotations(parsed.annotations, images=parsed.images, skip_bad_rows=parsed.skip_bad_rows)
+    except DatasetError as error:
+        raise UserError(str(error)) from None
+    judged = judge_predictions(
+        annotations, parsed.predictions, coordinate_space=parsed.coordinate_space, input_size=parsed.input_size
+    )
+    result = scores(judged, annotations)
+    console = Console()
+    console.print(results_table(result))
+    console.print(summary(result), highlight=False)
+    for message in annotations.refused[:5]:
+        console.print(f"left out: {message}", highlight=False, markup=False)
+    if parsed.json:
+        write_scores(parsed.json, result)
+    if parsed.failures:
+        shown = write_failures(parsed.failures, judged, limit=parsed.max_failures)
+        console.print(f"wrote {parsed.failures} with {shown} misses", highlight=False)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rollouts.images import image_size
 from rollouts.rows import DatasetError, Row
 
 
@@ -75,10 +76,11 @@ def _screenspot(row: Mapping[str, Any], folder: Path) -> Row:
     x, y, third, fourth = (float(value) for value in row["bbox"])
     size = list(row["img_size"]) if row.get("img_size") else _image_size(image)
     box = [x, y, third, fourth] if row.get("img_size") else [x, y, x + third, y + fourth]
-    kept = {key: row[key] for key in ("data_type", "data_source", "ui_type", "platform", "application") if key in row}
+    kept = {key: row[key] for key in _SCREENSPOT_KEPT if key in row}
     return {**kept, "prompt": str(row["instruction"]), "target_box": box, "image_size": size, "image": str(image)}
 
 
+_SCREENSPOT_KEPT = ("data_type", "data_source", "ui_type", "platform", "application", "group", "id", "img_filename")
 _IMAGE_FOLDERS = ("images", "screenspot_imgs", "screenspotv2_image")
 
 
@@ -91,15 +93,12 @@ def find_image(name: str, folder: Path) -> Path:
 
 def _image_size(image: Path) -> list[int]:
     """[width, height] in pixels."""
-    from PIL import Image
-
     if not image.is_file():
         raise DatasetError(
             f"{image}: ScreenSpot boxes need the size of their screenshot, and there is no such file "
             f"(looked beside the annotations and in {', '.join(_IMAGE_FOLDERS)})"
         )
-    with Image.open(image) as opened:
-        return [opened.width, opened.height]
+    return list(image_size(image))
 
 
 LAYOUTS = (
