@@ -72,7 +72,7 @@ _ELLIPSIS = re.compile(r"\\(?:ldots|cdots|dots|dotsc|dotsb)(?![a-zA-Z])|…")
 
 def clean(answer: str) -> str:
     """The answer without dollar signs, spacing, styles, units of currency, markdown and final punctuation."""
-    text = _unicode(answer)
+    text = _unicode(answer).replace("等于", "=")
     if r"\\begin" in text:
         text = text.replace("\\\\", "\\")  # every backslash doubled, those of new lines too
     if r"\begin" not in text:

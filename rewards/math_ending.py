@@ -27,6 +27,7 @@ _GLOSSED = re.compile(  # the minimum is $3$ when $a=1$ and $b=2$
     r"(?:when|where|at|if|for|since|because|attained|achieved)\b.*$",
     re.S,
 )
+_IN_BRACKETS = re.compile(r"\s+\([^()]{0,80}[a-zA-Z]{3,}[^()]{0,80}\)(?=\W{0,4}$)")
 _ROUGHLY = re.compile(  # 2/3, i.e. about 66.7%
     r",?\s*\(?\s*(?:(?:i\.e\.|that is|or|which is)[,\s]*)?(?:\babout|\bapproximately|\broughly|≈)"
     r"\s*[\d.,]+\s*\\?%?[^\d]*$",
@@ -36,7 +37,7 @@ _BOLD = re.compile(r"\*\*\s*([^*\n]{0,80}?\d[^*\n]{0,40}?)\s*\*\*[^\d$\\*]{0,40}
 _PLAIN = r"[-−+]?[$€£¥]?\d+(?:\.\d+)?(?:/\d+)?"
 _SEVERAL = re.compile(rf"\b(?:are|is)\s+({_PLAIN}(?:,\s*{_PLAIN})*,?\s*(?:and|or)\s+{_PLAIN})\W*$")
 _NUMBER = (
-    r"\d{1,2}:\d\d(?:\s*[AaPp]\.?[Mm]\b\.?)?|"
+    r"\d+(?:\s?:\s?\d+)+(?:\s*[AaPp]\.?[Mm]\b\.?)?|"
     r"[-−+]?[$€£¥]?\\?[$]?(?:\d*√\(?\d+\)?|\d[\d,. ]*\d|\d|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
     r"(?:\s*(?:\\?%|°|(?!(?:of|on|for|from|to|at)\b)[a-zA-Z²³$€]+(?:\^?\d)?)){0,3}[万亿]?"
 )
@@ -69,7 +70,9 @@ def ending(text: str) -> Found:
         return "", "hedge"
     if _HEDGE.search(re.sub(r"\$[^$]*\$", "", sentence)):
         return "", "hedge"
-    sentence = _ROUGHLY.sub("", _GLOSSED.sub(r"\1", sentence))
+    sentence = _IN_BRACKETS.sub("", _GLOSSED.sub(r"\1", sentence))
+    without = _ROUGHLY.sub("", sentence)
+    sentence = without if re.search(r"\d", without) else sentence
     for rule in (_spans, _bold, _several, _expression, _number, _computed, _conclusion):
         found = rule(sentence)
         if found is not None:
@@ -127,7 +130,7 @@ def _expression(sentence: str) -> Found | None:
 def _number(sentence: str) -> Found | None:
     sentence = sentence[-_MAX_TAIL:]
     match = _ENDING.search(sentence)
-    if match is None or re.search(r"[\w)] ?[-+*/^×÷] ?$", sentence[: match.start(1)]):
+    if match is None or re.search(r"[\w)] ?[-+*/^×÷<>≤≥] ?$", sentence[: match.start(1)]):
         return None  # nothing, or only the last term of something
     return ("", "denied") if DENIED.search(sentence[: match.start(1)]) else (match.group(1).strip(), "last_expression")
 

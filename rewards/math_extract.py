@@ -51,6 +51,7 @@ _PHRASE = re.compile(
     | (?:最终)?答案】?(?:应该|应)?\s*(?:是|为|就是|等于)?\s*[:：]?
     | (?:结果|解|值)\s*(?:是|为|等于)\s*[:：]?
     | 选(?:择|项)?\s*[:：]?\s*(?=[(（]?(?-i:[A-J]))
+    | \bit[ ](?:must|should|has[ ]to)[ ]be[ ]+(?=\(?(?-i:[A-J])\)?(?:[,.]|\s*\Z))
     | \b(?:so|thus|hence|therefore)[, ]+(?=\(?(?-i:[A-J])\)?[.!]*\s*\Z)
     | \b(?:choose|select|pick)[ ](?:option|choice|answer)?
     | \b(?:réponse|respuesta|resposta|antwort|risposta)(?:[ ](?:finale?|correcta?))?\s*(?:est|es|é|è|ist|:)\s*:?
@@ -67,7 +68,7 @@ _PHRASE = re.compile(
 _WEAK_PHRASE = re.compile(r"\W*(?:result|solution|conclusion|option|choice|结果|解|值)", re.I)
 _MAX_AFTER_WEAK = 400  # characters: "the solution is ..." far above the end is a step on the way
 _CHOICE_PROSE = re.compile(
-    r"(?:\b(?:option|choice|answer|statement)\s*\**|^|\b(?:so|thus|hence|therefore)[, ]+)"
+    r"(?:\b(?:option|choice|answer|statement)\s*\**|^|\b(?:so|thus|hence|therefore|believe|think)[, ]+)"
     r"\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b[^.\n]{0,40}?"
     r"\b(?:correct|right|answer|true|best)|"
     r"^\(?([A-J])(?:\)|[.。:,])?\s*(?:不是|因为|非|(?:not|because|since|as|it|non)\b)",

@@ -65,6 +65,8 @@ def leading_spans(rest: str) -> str:
             break
         position = joint.end()
     more = re.match(r"[ ]*[^\s.,;:!?。，；\n]", rest[position:])
+    if parts and re.match(r"\s*[A-Za-z]+,?\s+and\s+(?:\$|\\\()?\d", rest[position:]):
+        return ""  # $15$ dollars and $20$ cents
     if parts and more and not tail and re.match(r"\s*[A-Za-z]", rest[position:]) is None:
         return ""  # the span is only the beginning, as in "$100 and $200"
     return " , ".join(parts) + tail

@@ -14,7 +14,7 @@ _CHOICE_ALONE = re.compile(
     r"\(?\s*([A-Ja-j])\s*(?:\)|\]|\.|:)?\s*(?:is (?:correct|right|true))?\W*$"
 )
 _CHOICE_WITH_TEXT = re.compile(
-    r"^\W*(?:(?:option|choice|answer)\s*)?(?:\(([A-J])\)|([A-J])\s*[.:)])\s*(?![,)\]])(\S.*)$", re.S
+    r"^\W*(?:(?:option|choice|answer)\s*)?(?:\(([A-J])\)|([A-J])(?:\s*[.:)]|\s+(?=\()))\s*(?![,)\]])(\S.*)$", re.S
 )
 _BOOLEANS = {"yes": "yes", "no": "no", "true": "true", "false": "false", "correct": "true", "incorrect": "false"}
 # fmt: off
