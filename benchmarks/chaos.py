@@ -336,7 +336,7 @@ def main() -> int:
     parsed = parser.parse_args()
     parsed.out.mkdir(parents=True)
     overrides = (*SMALL, f"learner.ranks={parsed.learner_ranks}", "learner.cpus=0.5", *parsed.overrides)
-    targets = [*TARGETS, *SIGNALS, "driver", "engine", "reward"]
+    targets = [*TARGETS, *SIGNALS, *["driver", "engine"] * 2, *["reward"] * 3]
     if parsed.learner_ranks == 1:
         targets.remove("learner")
     seconds = straight_run(parsed.out / "straight", overrides)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl.errors import RunFailed, UserError
-from rl.guardian import guarded
+from rl.guardian import environment, guarded
 from rl.recipe import EngineSection, LearnerSection, ModelSection, RaySection
 from rollouts.engine import Engine, Generation, Request
 
@@ -47,11 +47,11 @@ def ray_cluster(section: RaySection, *, num_cpus: int) -> Iterator[None]:
         UserError: Ray is not installed, or there is no cluster at `ray.address`.
     """
     own = section.address is None
-    os.environ.update(_RAY_ENVIRONMENT | (_OWN_CLUSTER_ENVIRONMENT if own else {}))
+    os.environ.update(_RAY_ENVIRONMENT)
     if not own and _has_ray_token():
         # `ray start` asks for a token wherever one exists; ray.init sends it only where it is told to.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-    with guarded() as folder:
+    with guarded() as folder, environment(_OWN_CLUSTER_ENVIRONMENT if own else {}):
         try:
             import ray
         except ImportError as error:

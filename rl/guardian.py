@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 MARK = "STEPLADDER_RUN"
@@ -39,20 +39,29 @@ def guarded() -> Iterator[Path]:
     guardian = None
     if sys.platform.startswith("linux"):
         guardian = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # without the mark
-    before = {name: os.environ.get(name) for name in (MARK, "TMPDIR")}
-    os.environ |= {MARK: mark, "TMPDIR": folder}
     try:
-        yield Path(folder)
+        with environment({MARK: mark, "TMPDIR": folder}):
+            yield Path(folder)
+    finally:
+        tidy_up(mark, folder)
+        if guardian is not None:
+            guardian.kill()
+            guardian.wait()
+
+
+@contextlib.contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets variables for this process and those that it starts, until the end of the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
     finally:
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-        tidy_up(mark, folder)
-        if guardian is not None:
-            guardian.kill()
-            guardian.wait()
 
 
 def _short_folder() -> str:
