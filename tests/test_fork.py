@@ -1,6 +1,7 @@
 """A run that begins with what another one has done."""
 
 import json
+import shutil
 
 import pytest
 from run_directories import flip, half_done, quickstart
@@ -65,6 +66,14 @@ def test_the_source_stays_as_it_is_and_the_fork_goes_on_by_itself(source, tmp_pa
         opened.forget_after("pacore", 0)
         opened.drop_record("sft")
     assert {path: path.read_bytes() for path in source.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_fork_outlives_its_source(source, tmp_path):
+    run = forked(source, "", tmp_path)
+    shutil.rmtree(source.path)
+    assert damage(run.stage_model("rlhf")) is None
+    assert damage(run.checkpoints("pacore") / "6") is None
+    assert run.message_cache("messages").read_text()
 
 
 def test_the_same_command_again_continues_the_fork(source, tmp_path):
