@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from rl.checkpoint import saved_iterations
 from rl.durable import append_lines, damage, json_lines
@@ -81,7 +82,7 @@ def fork(point: ForkPoint, path: Path, recipe: Recipe) -> list[str]:
     _check_model(point, stored, recipe)
     if iteration:
         assert stage is not None
-        _check_checkpoint(source.checkpoints(stage) / str(iteration), recipe, stage, point)
+        _check_checkpoint(source.checkpoints(stage) / str(iteration), stored, recipe, stage, point)
     aside = path.with_name(f".{path.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)
     _take_over(source, aside, kept, stage if iteration else None, iteration)
@@ -146,34 +147,42 @@ def _check_model(point: ForkPoint, stored: dict[str, Any], recipe: Recipe) -> No
         raise UserError(f"--fork-from: {point}: model.create: the weights there are of another model than the recipe's")
 
 
-def _check_checkpoint(path: Path, recipe: Recipe, stage: str, point: ForkPoint) -> None:
+def _check_checkpoint(path: Path, stored: dict[str, Any], recipe: Recipe, stage: str, point: ForkPoint) -> None:
     """The checkpoint is whole, and holds what the stage as it is now reads."""
     if problem := damage(path):
         raise UserError(f"--fork-from: {path} is damaged: {problem}")
     section = recipe.stages[stage]
     assert isinstance(section, SftStage | RlStage), "no other kind has checkpoints by iteration"
     state = json.loads((path / "stage.json").read_text())
-    sources = state["stream"].get("positions", ())
-    wanted = {"policy_optimizer"}
+    if state["iteration"] > _length(section):
+        raise UserError(f"--fork-from: {point}: stages.{stage} has only {_length(section)} iterations in the recipe")
     if isinstance(section, RlStage):
-        wanted |= {"critic"} if section.critic else set()
-        wanted |= {"reference"} if section.algorithm.needs_reference else set()
-        if len(sources) != len(section.prompts):
-            raise UserError(
-                f"--fork-from: {point}: stages.{stage}.prompts: the checkpoint knows the positions in {len(sources)} "
-                f"sources, the recipe has {len(section.prompts)}; branch off at the start of the stage"
-            )
-        total = section.iterations
-    else:
-        total = section.num_steps
-    missing = sorted(name for name in wanted if not (path / f"{name}.safetensors").exists())
-    if missing:
-        raise UserError(
-            f"--fork-from: {point}: the checkpoint has no {', '.join(missing)}, which stages.{stage} needs now; "
-            f"branch off at the start of the stage"
+        for problem in _unlike(stored, section, stage, state["stream"].get("positions", ())):
+            raise UserError(f"--fork-from: {point}: {problem}; branch off at the start of the stage")
+
+
+def _length(section: SftStage | RlStage) -> int:
+    return section.iterations if isinstance(section, RlStage) else section.num_steps
+
+
+def _unlike(stored: dict[str, Any], section: RlStage, stage: str, positions: Sequence[int]) -> Iterator[str]:
+    """What a checkpoint of the stage, as it was, lacks of the stage as it is."""
+    try:
+        before = RlStage.model_validate(stored["stages"][stage])
+    except (KeyError, ValidationError):
+        yield f"stages.{stage} was of another form there"
+        return
+    if len(positions) != len(section.prompts):
+        yield (
+            f"stages.{stage}.prompts: the checkpoint knows the positions in {len(positions)} sources, the recipe has "
+            f"{len(section.prompts)}"
         )
-    if state["iteration"] > total:
-        raise UserError(f"--fork-from: {point}: stages.{stage} has only {total} iterations in the recipe")
+    if section.critic is not None and before.critic is None:
+        yield f"stages.{stage}.critic: the checkpoint has no critic"
+    if section.policy.ema_decay is not None and before.policy.ema_decay is None:
+        yield f"stages.{stage}.policy.ema_decay: the checkpoint has no average"
+    if section.algorithm.needs_reference and not before.algorithm.needs_reference:
+        yield f"stages.{stage}.algorithm: the checkpoint has no reference, with which the policy is compared now"
 
 
 # ---------------------------------------------------------------- files

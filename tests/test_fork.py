@@ -101,6 +101,7 @@ def test_points_that_do_not_exist(source, tmp_path, text):
 @pytest.mark.parametrize("overrides, told", [
     (["stages.pacore.algorithm.kl_loss_coef=0.1"], "the checkpoint has no reference"),
     (["stages.pacore.prompts=[{source: {task: addition}, rewards: [math]}]"], "positions in 3 sources, the recipe has 1"),
+    (["stages.pacore.critic=null", "stages.pacore.algorithm.advantage=grpo", "stages.pacore.iterations=2"], "only 2 iter"),
     (["stages.pacore.iterations=3"], "has only 3 iterations"),
     (["model.create.hidden_size=32"], "weights there are of another model"),
 ])
