@@ -25,7 +25,8 @@ from pathlib import Path
 MARK = "STEPLADDER_RUN"
 # Ray puts sockets into its folder, and Linux limits their paths to 107 bytes: Ray's own part takes about 70.
 _LONGEST_FOLDER = 32
-_ATTEMPTS = 50
+_ROUND_S = 0.05
+_MAX_ROUNDS = 1200
 
 
 @contextlib.contextmanager
@@ -43,7 +44,7 @@ def guarded() -> Iterator[Path]:
         with environment({MARK: mark, "TMPDIR": folder}):
             yield Path(folder)
     finally:
-        tidy_up(mark, folder)
+        tidy_up(mark, folder, quiet_rounds=2)  # everything was ended in order
         if guardian is not None:
             guardian.kill()
             guardian.wait()
@@ -69,17 +70,22 @@ def _short_folder() -> str:
     return default if len(os.path.join(default, "sl-12345678")) <= _LONGEST_FOLDER else "/tmp"
 
 
-def tidy_up(mark: str, folder: str) -> None:
-    """Kills every process that has the mark, until there is none, and removes the folder."""
-    for _ in range(_ATTEMPTS):  # a process can start another one while it is being killed
+def tidy_up(mark: str, folder: str, *, quiet_rounds: int) -> None:
+    """Kills every process that has the mark, and removes the folder, until there is nothing for some rounds in a row.
+
+    One round is not enough: a process that is just being started cannot be seen for a moment.
+    """
+    quiet = 0
+    for _ in range(_MAX_ROUNDS):
         found = marked_processes(mark)
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
-        if not found and not os.path.exists(folder):
+        quiet = 0 if found or os.path.exists(folder) else quiet + 1
+        if quiet == quiet_rounds:
             return
-        time.sleep(0.05)
+        time.sleep(_ROUND_S)
 
 
 def marked_processes(mark: str) -> list[int]:
@@ -106,7 +112,7 @@ def main() -> None:
         ended = -1
     if ended >= 0 and os.getppid() == driver:  # otherwise it has ended already, and the number may be another's
         select.select([ended], [], [])
-    tidy_up(mark, folder)
+    tidy_up(mark, folder, quiet_rounds=60)
 
 
 if __name__ == "__main__":
