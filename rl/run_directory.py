@@ -22,6 +22,9 @@ from rl.recipe import Recipe
 from rl.recipe_changes import judged
 from rl.scoring import Failure, ScoredTrajectory
 
+# Of a file that grows while its stage runs, and that nothing reads afterwards.
+_GRADED = ".graded.jsonl"
+
 
 @dataclass(frozen=True)
 class StageRecord:
@@ -65,7 +68,7 @@ class RunDirectory:
 
     def graded_problems(self, stage: str) -> Path:
         """All problems of a message_cache stage with their grades, before its filter."""
-        return self.path / "message_caches" / f"{stage}.graded.jsonl"
+        return self.path / "message_caches" / f"{stage}{_GRADED}"
 
     def measurements(self, name: str) -> Path:
         """Held-out measurements after a stage, or `start`."""
@@ -118,7 +121,7 @@ class RunDirectory:
         """Single files that later stages read: their checksums are part of the state."""
         folders = ("message_caches", "evaluations")
         found = (path for name in folders for path in self.path.glob(f"{name}/[!.]*") if path.is_file())
-        return sorted(str(path.relative_to(self.path)) for path in found)
+        return sorted(str(path.relative_to(self.path)) for path in found if not path.name.endswith(_GRADED))
 
     # ------------------------------------------------------------ files
 

@@ -24,6 +24,7 @@ stages:
     critic: {optimizer: {learning_rate: 5e-6}}
 """
 
+PACORE = quickstart().stages["pacore"].iterations
 HARMLESS = {
     "name=other": "name: 'quickstart' -> 'other'",
     "ray.object_store_gb=1": "ray.object_store_gb: 0.5 -> 1.0",
@@ -34,7 +35,7 @@ HARMLESS = {
     "learner.ranks=2": "learner.ranks: 1 -> 2",
     "learner.threads=2": "learner.threads: 1 -> 2",
     "evaluations.addition.every=5": "evaluations.addition.every: None -> 5",
-    "stages.pacore.iterations=30": "stages.pacore.iterations: 20 -> 30",
+    f"stages.pacore.iterations={PACORE + 9}": f"stages.pacore.iterations: {PACORE} -> {PACORE + 9}",
     "stages.pacore.rewards.0.timeout_s=20": "stages.pacore.rewards.0.timeout_s: 10.0 -> 20.0",
     "stages.more={kind: sft, phases: [{steps: 1, sources: [{source: {task: addition}}]}], batch_size: 1, "
     "max_length: 99, optimizer: {learning_rate: 1}}": "stages.more: nothing -> {'kind': 'sft'",
@@ -42,7 +43,7 @@ HARMLESS = {
 REFUSED = {
     "seed=1": "seed: 0 -> 1: what is done has the old value",
     "stages.pacore.policy.learning_rate=1": "stages.pacore.policy.learning_rate: 0.0007 -> 1.0: what is done has the",
-    "stages.pacore.iterations=10": "stages.pacore.iterations: 20 -> 10: a stage that is under way can only get longer",
+    f"stages.pacore.iterations={PACORE - 9}": f"stages.pacore.iterations: {PACORE} -> {PACORE - 9}: a stage that is under way can only get longer",
     "stages.rlvr.iterations=30": "stages.rlvr.iterations: 20 -> 30: rlvr is finished with the old value",
     "stages.messages.above=0.1": "stages.messages.above: 0.0 -> 0.1: messages is finished with the old value",
     "stages.rlvr.algorithm.clip_ratio=0.3": "clip_ratio: 0.2 -> 0.3: rlvr is finished with the old value",
