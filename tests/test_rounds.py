@@ -50,7 +50,7 @@ def test_the_published_rounds_send_the_published_requests():
     problem, *shown = second.split("|")
     assert problem == "P=What is 6 * 7?"
     assert sorted(shown) == sorted(f"answer {n}" for n in range(32))
-    assert shown != [f"answer {n}" for n in range(32)]  # shuffled
+    assert shown != list(rounds[0].messages)  # shuffled
     problem, *shown = requests[36][3]["content"].split("|")
     assert sorted(shown) == sorted(f"answer {n}" for n in range(32, 36))
     assert rounds[-1].messages == ("answer 36",)
