@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scripted_endpoint import ScriptedEndpoint, completion
 
 from rl.open_sampler import OpenModel, open_endpoint
-from rl.serve import PacoreServer, ThoughtSplitter, make_app, split_thoughts
+from rl.serve import PacoreServer, make_app
+from rl.thought_splitter import ThoughtSplitter, split_thoughts
 from rollouts.endpoint import EndpointSettings
 from rollouts.engine import Sampling
 from rollouts.rounds import RoundSettings
