@@ -65,6 +65,7 @@ def style() -> AbstractContextManager[None]:
 def figure(summaries: Sequence[Summary]) -> Figure:
     """Accuracy against tokens per answer, with 95% intervals; a colour for each way of answering, or each model."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     drawn = curves(summaries)
     models = list(dict.fromkeys(curve.model for curve in drawn))
@@ -74,6 +75,9 @@ def figure(summaries: Sequence[Summary]) -> Figure:
         index = models.index(curve.model) if len(models) > 1 else list(_MARKERS).index(curve.kind)
         _draw(axes, curve, _COLORS[index % len(_COLORS)], many_models=len(models) > 1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("sampled tokens per answer, over every trajectory")
     axes.set_ylabel("accuracy, with 95% bootstrap intervals over problems")
     axes.grid(color="#eceff3")
@@ -95,4 +99,7 @@ def _draw(axes: Axes, curve: Curve, color: str, *, many_models: bool) -> None:
         linestyle="-" if solid else "--", markerfacecolor=color if solid else "white", elinewidth=0.7,
     )  # fmt: skip
     for x_at, y_at, label in zip(x, y, curve.labels):
+        label = label.removeprefix("PaCoRe ")
+        if label == "one chain":  # the legend says it
+            continue
         axes.annotate(label, (x_at, y_at), textcoords="offset points", xytext=(5, 5), fontsize=7, color="#66707c")

@@ -257,7 +257,7 @@ def test_the_report_of_a_run_shows_its_result_files(folder):
     (line,) = shown.lines
     assert (line.file, line.way, line.num_problems, line.tokens) == ("pacore.jsonl", "PaCoRe [2], avg@1", 6, 21)
     assert line.accuracy.value == 1.0
-    assert "PaCoRe [2]" in shown.svg and "maj@2" in shown.svg
+    assert ">[2]<" in shown.svg and ">maj@2<" in shown.svg
 
 
 def test_a_task_that_is_not_there_is_told(folder, capsys):
