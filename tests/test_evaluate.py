@@ -1,7 +1,13 @@
 """`stepladder evaluate` and `compare` from end to end against a real HTTP server."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from scripted_endpoint import ScriptedEndpoint, completion
@@ -107,6 +113,28 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(folder, capsys):
     results = read_results(file)
     assert len(results.answers) == 18
     assert not results.failures
+
+
+def test_ctrl_c_keeps_what_was_answered(folder):
+    def slow_from_the_third(body, n):
+        time.sleep(60 if n >= 3 else 0)
+        return answers(body, n)
+
+    root = str(Path(__file__).parent.parent)
+    with ScriptedEndpoint(slow_from_the_third) as endpoint:
+        command = [
+            sys.executable, "-m", "rl.cli", "evaluate", "sums.jsonl", "--model", "m", "--endpoint", endpoint.url,
+            "--out", "out.jsonl", "--reward", "rewards.math_answer:math_reward",
+        ]  # fmt: skip
+        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": root}, stderr=subprocess.PIPE)
+        end = time.monotonic() + 60
+        while not (folder / "out.jsonl").exists() or len((folder / "out.jsonl").read_text().splitlines()) < 4:
+            assert time.monotonic() < end, process.poll()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert b"run the same command to continue" in process.stderr.read()
+    assert len(read_results(folder / "out.jsonl").answers) == 3
 
 
 def test_answers_do_not_depend_on_what_was_interrupted(folder):
