@@ -84,8 +84,9 @@ def field(
     icon: str = "",
     concept: str = "",
     kind: Kind = Kind.FIELD,
+    typed: bool = False,
 ) -> Element:
-    """A box to type into, or a drop-down list; `label` is the text that stands beside it."""
+    """A box to type into, or a drop-down list; `label` is the text that stands beside it; what was typed is darker."""
     t = c.theme
     c.fill(box, t.surface if enabled else t.bar, radius=c.u(min(t.radius, 8)), outline=t.line)
     inner, icon_box = shrink(box, c.u(8), c.u(1)), None
@@ -101,7 +102,7 @@ def field(
         inner = (inner[0], inner[1], inner[2] - c.u(16), inner[3])
     shown, where = "", None
     if value:
-        shown, where = c.draw_text(value, inner, t.text if enabled and kind is Kind.DROPDOWN else t.muted)
+        shown, where = c.draw_text(value, inner, t.text if enabled and (typed or kind is Kind.DROPDOWN) else t.muted)
     return c.add(
         Element(kind, box, shown, icon, concept, beside=label, enabled=enabled, text_box=where, icon_box=icon_box)
     )
