@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from rewards.gui_click import Click, ClickOutcome, Space, judge_click, parse_click
+from rewards.gui_click import Click, ClickOutcome, Space, as_numbers, judge_click, parse_click
 from rl.errors import UserError
 from rl.intervals import wilson
 from rollouts.rows import DatasetError, Row, read_rows
@@ -96,8 +96,8 @@ def judge_predictions(
 ) -> list[Judged]:
     """Each prediction of a JSONL file against its target.
 
-    A line has `completion` (the model's text), `point` [x, y] or `box` [x1, y1, x2, y2], and may have
-    `coordinate_space` and `input_size` of its own. Lines with `id`, or with `img_filename` and `instruction`, find
+    A line has `completion` (the model's text), `point` [x, y] or `box` [x1, y1, x2, y2]; null is an answer that could not
+    be read. It may have `coordinate_space` and `input_size` of its own. Lines with `id`, or with `img_filename` and `instruction`, find
     their target by these; otherwise line n belongs to row n.
 
     Raises:
@@ -187,11 +187,7 @@ def _place(by_key: Mapping[tuple[str, ...], int], target: ScreenTarget, width: i
 def _judged(
     target: ScreenTarget, row: Row, where: str, coordinate_space: str | None, input_size: Sequence[float] | None
 ) -> Judged:
-    given = [key for key in _ANSWERS if row.get(key) is not None]
-    if len(given) != 1:
-        raise UserError(f"{where}: needs one of {', '.join(_ANSWERS)}, has {', '.join(given) or 'none of them'}")
-    value = row[given[0]]
-    text = value if given[0] == "completion" and isinstance(value, str) else json.dumps({given[0]: value})
+    text = _answer(row, where)
     space = _space(row.get("coordinate_space") or coordinate_space, where)
     resized = row.get("input_size") or input_size
     if resized is not None and not isinstance(resized, Sequence):
@@ -202,6 +198,25 @@ def _judged(
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
     return Judged(target, text, click, outcome)
+
+
+def _answer(row: Row, where: str) -> str:
+    """The answer as text that the click parser reads; nothing where the answer is null, which is then unreadable."""
+    present = [key for key in _ANSWERS if key in row]
+    given = [key for key in present if row[key] is not None]
+    if not present or len(given) > 1:
+        raise UserError(f"{where}: needs one of {', '.join(_ANSWERS)}, has {', '.join(given) or 'none of them'}")
+    if not given:
+        return ""
+    key, value = given[0], row[given[0]]
+    if key == "completion":
+        if not isinstance(value, str):
+            raise UserError(f"{where}: completion is the model's text, not {type(value).__name__}")
+        return value
+    if as_numbers(value, 2 if key == "point" else 4) is None:
+        form = "[x, y]" if key == "point" else "[x1, y1, x2, y2]"
+        raise UserError(f"{where}: {key} {value!r} is not {form}; null stands for an answer that could not be read")
+    return json.dumps({key: value})
 
 
 def _space(name: object, where: str) -> Space:

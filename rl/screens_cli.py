@@ -50,6 +50,8 @@ def _screens(parsed: argparse.Namespace) -> None:
     from rollouts.screens.dataset import export
     from rollouts.screens.sheet import contact_sheet
 
+    if parsed.sheet and (parsed.sheet.suffix != ".png" or not parsed.sheet.parent.is_dir()):
+        raise UserError(f"{parsed.sheet}: --sheet takes the name of a .png file in a folder that exists")
     try:
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("screens", total=parsed.count)

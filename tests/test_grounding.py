@@ -114,9 +114,9 @@ def test_screenspot_pro_is_scored_by_group_with_corners(tmp_path):
 
 
 def test_unreadable_and_double_clicks_are_wrong_and_counted(screenspot, tmp_path):
-    predictions = [{"completion": "I cannot see it"}, {"completion": "click(1, 1) click(150, 75)"}, {"point": [5, 5]}]
+    predictions = [{"completion": "I cannot see it"}, {"completion": "click(1, 1) click(150, 75)"}, {"point": None}]
     rows, result = judged(screenspot, predictions, tmp_path, coordinate_space="pixels")
-    assert (result.num_unreadable, result.overall.hits) == (2, 1)
+    assert (result.num_unreadable, result.overall.hits) == (3, 0)
     assert rows[0].click is None
 
 
@@ -227,6 +227,9 @@ def test_bad_rows_can_be_left_out_and_are_counted(screenspot, tmp_path, capsys):
         ([{"point": [1, 1]}] * 2, {"coordinate_space": "unit"}, "2 predictions for 3 annotations"),
         ([{"answer": "x"}] * 3, {"coordinate_space": "unit"}, "row 1: needs one of completion, point, box, has none"),
         ([{"point": [1, 1], "box": [1, 1, 2, 2]}] * 3, {"coordinate_space": "unit"}, "has point, box"),
+        ([{"completion": [1, 2]}] * 3, {"coordinate_space": "unit"}, "row 1: completion is the model's text, not list"),
+        ([{"point": [1, 1, 1]}] * 3, {"coordinate_space": "unit"}, r"row 1: point \[1, 1, 1\] is not \[x, y\]"),
+        ([{"box": "1 2 3"}] * 3, {"coordinate_space": "unit"}, r"row 1: box '1 2 3' is not \[x1, y1, x2, y2\]"),
         ([{"point": [1, 1], "input_size": [0, 5]}] * 3, {"coordinate_space": "pixels"}, "row 1: input_size"),
         (
             [{"point": [1, 1], "img_filename": "no.png", "instruction": "x"}],

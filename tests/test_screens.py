@@ -272,3 +272,10 @@ def test_the_command_writes_the_set_and_a_sheet(tmp_path, capsys):
         assert image.width == 4 * 460
     assert main(arguments) == 2
     assert "not an empty folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["sheet.xyz", "no/such/folder/sheet.png"])
+def test_a_sheet_that_cannot_be_written_is_noticed_before_anything_is_drawn(tmp_path, capsys, name):
+    assert main(["screens", str(tmp_path / "set"), "--count", "1", "--sheet", str(tmp_path / name)]) == 2
+    assert "--sheet takes the name of a .png file" in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
