@@ -96,9 +96,9 @@ def judge_predictions(
 ) -> list[Judged]:
     """Each prediction of a JSONL file against its target.
 
-    A line has `completion` (the model's text), `point` [x, y] or `box` [x1, y1, x2, y2]; null is an answer that could not
-    be read. It may have `coordinate_space` and `input_size` of its own. Lines with `id`, or with `img_filename` and `instruction`, find
-    their target by these; otherwise line n belongs to row n.
+    A line has `completion` (the model's text), `point` [x, y] or `box` [x1, y1, x2, y2]; null is an answer that could
+    not be read. It may have `coordinate_space` and `input_size` of its own. Lines with `id`, or with `img_filename` and
+    `instruction`, find their target by these; otherwise line n belongs to row n.
 
     Raises:
         UserError: a line without an answer, without a coordinate space, or without a target; a target without a line.

@@ -14,10 +14,11 @@ from typing import Literal
 from PIL import Image
 
 from rollouts.screens.canvas import Canvas
-from rollouts.screens.desktop import DESKTOP, WEB
+from rollouts.screens.desktop import DESKTOP
 from rollouts.screens.element import Element
 from rollouts.screens.mobile import MOBILE
 from rollouts.screens.theme import pick_theme
+from rollouts.screens.web import WEB
 
 Platform = Literal["desktop", "web", "mobile"]
 Split = Literal["train", "validation", "test"]
