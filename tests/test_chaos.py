@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import chaos
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 
 TINY = (
     *(text for text in chaos.SMALL if text.split(".")[1] in ("threads", "max_restarts", "object_store_gb", "checkpoint_every", "rollouts_per_iteration")),
@@ -31,6 +31,19 @@ def test_a_run_that_is_killed_again_and_again_ends_like_one_that_is_not(tmp_path
     assert disturbed.problems == [], told
     assert chaos.differences(tmp_path / "straight", tmp_path / "disturbed") == [], told
     assert sum(disturbed.kills.values()) == 5
+
+
+@pytest.mark.slow
+def test_every_kind_of_stage_survives(tmp_path):
+    overrides = (*chaos.SMALL, "engine.kind=hf", "learner.ranks=1")
+    chaos.straight_run(tmp_path / "straight", overrides)
+    told = []
+    targets = ("driver", "driver", "driver SIGTERM", "engine", "reward")
+    disturbed = chaos.Chaos(tmp_path / "disturbed", overrides, targets, random.Random(), told.append)
+    disturbed.run(num_kills=8)
+    print(told, disturbed.exits)
+    assert disturbed.problems == [], told
+    assert chaos.differences(tmp_path / "straight", tmp_path / "disturbed") == [], told
 
 
 def test_differences_between_runs_are_found(tmp_path):
