@@ -163,10 +163,19 @@ class Chaos:
         self.kills[name] += 1
         self.places[place] += 1
         self.say(f"{sum(self.kills.values()):3d} {name:15s} {place}")
+        if name in SIGNALS:
+            self._end_by_signal(driver)
         if name in ("driver", "learner", "raylet", "gcs", "ray agent", *SIGNALS):
             self._wait(driver)
             progress = self._progress()
             self._held_up = (progress, self._held_up[1] + 1 if self._held_up[0] == progress else 0)
+
+    def _end_by_signal(self, driver: subprocess.Popen[bytes]) -> None:
+        """A driver that is asked to stop ends with exit code 130, or 0 where it was done."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            driver.wait(_END_TIMEOUT_S)
+        if driver.returncode not in (130, 0, None) and driver.returncode != -signal.SIGTERM:
+            self.problems.append(f"exit code {driver.returncode} after a signal: {self._stderr()}")
 
     def _wait(self, driver: subprocess.Popen[bytes]) -> None:
         """Until the driver has ended; it may also live on after a kill of one of Ray's lesser processes."""

@@ -16,6 +16,11 @@ class InterruptRequest:
         self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
+    def take_back(self) -> None:
+        """Handles the signals again, after a library has taken them: ray.init puts its own handler on SIGTERM."""
+        for number in self._previous:
+            signal.signal(number, self._handle)
+
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)

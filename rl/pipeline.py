@@ -110,6 +110,7 @@ def _parts(
     with contextlib.ExitStack() as stack:
         with clock.part("Ray"):
             stack.enter_context(ray_cluster(recipe.ray, num_cpus=num_cpus))
+        interrupt.take_back()
         pools = stack.enter_context(RewardPools(models))
         with clock.part("model"):
             model_path = _model_path(recipe, run, imports)
