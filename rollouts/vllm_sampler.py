@@ -183,9 +183,9 @@ class VllmSampler:
     def _deliver(self, output: Any) -> None:
         waiting = self._waiting.get(output.request_id)
         if waiting is not None:
-            waiting.put(output)
-            if output.finished:
+            if output.finished:  # before the event loop can hear of it
                 del self._waiting[output.request_id]
+            waiting.put(output)
 
 
 def _parameters(sampling: Sampling, seed: int, *, streamed: bool) -> Any:
