@@ -127,6 +127,8 @@ class AtomReader(BracketReader):
             self.expect("}")
         if not base.isdigit():
             raise Unparsable("a subscript on a number")
+        if int(base) == 10:
+            return Node("num", (), digits, Fraction(digits))
         return Node("base", (), f"{digits}_{int(base)}")
 
     def _letter(self, text: str) -> Node:

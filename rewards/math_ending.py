@@ -62,6 +62,27 @@ _CONCLUSION = re.compile(
     r"\W*(?:therefore|thus|hence|so|in total|in conclusion|finally|consequently|altogether)\b", re.I
 )
 
+_ADJUNCT = re.compile(  # he is 45 miles from home after 4 hours
+    r"^(.*\d.*\w),?\s+(?:at the end of|by the end of|after)\s+(?:(?:the|these|those|all)\s+)?\d+\s+[a-z]+\W*$"
+)
+_TOTAL = re.compile(  # pays a total of $64 for 16 glasses
+    r"\btotals? (?:of|is|comes to|amounts to)\s+([$€£¥]?\d[\d,]*(?:\.\d+)?)(?=\s+(?:[a-z]+\s+)?(?:for|in|over|from)\s"
+    r"[^\d]*\d+[^\d]*$)"
+)
+_CHOICE = re.compile(r"(?:^\W*|\b(?:option|choice|answer)\s+\(?|\()([A-J])\)?[.!*_\s]*$")
+_CHOICE_DENIED = re.compile(
+    r"\b(?:eliminat\w+|exclud\w+|rul\w+ out|reject\w*|discard\w*|wrong|incorrect|contradict\w*|except|than|and|or|"
+    r"not)\b[^,;]*$|[A-J]\)?,\s*$"
+)
+_OPENING_CHOICE = re.compile(r"[\s*_]*\(?([A-J](?=[.)])|[B-Jb-j](?=:))[).:]\)?[*\s]+(?=[A-Za-z]{3})")
+_LISTED = re.compile(r"(?:^|\s|\()[A-Ja-j][).:]\s")
+
+_ONE_QUANTITY = re.compile(
+    r"(?!.*\b(?:not|no|never|than|least|most|steps?|questions?|problems?|equations?|cases?|parts?|if|would|need|first|"
+    r"let|given)\b)(?!.*n't\b)[^\d$<>≤≥≠=\\]*(?:[$€£¥]\d[\d,]*(?:\.\d+)?|\d[\d,]*(?:\.\d+)?(?= [a-z]))(?! ?[-+*/^])"
+    r"[^\d$<>≤≥≠=\\]*"
+)
+
 
 def ending(text: str) -> Found:
     """What the response ends with, and by which rule."""
@@ -73,11 +94,20 @@ def ending(text: str) -> Found:
     sentence = _IN_BRACKETS.sub("", _GLOSSED.sub(r"\1", sentence))
     without = _ROUGHLY.sub("", sentence)
     sentence = without if re.search(r"\d", without) else sentence
-    for rule in (_spans, _bold, _several, _expression, _number, _computed, _conclusion):
+    sentence = _ADJUNCT.sub(r"\1", sentence)
+    for rule in (_choice, _total, _spans, _bold, _several, _expression, _number, _computed, _conclusion):
         found = rule(sentence)
         if found is not None:
             return found
-    return "", "none"
+    return opening_choice(text)
+
+
+def opening_choice(text: str) -> Found:
+    """The letter that a response opens with: "B. The lid keeps the heat in"; nothing where it lists several."""
+    match = _OPENING_CHOICE.match(text) if len(text) < 400 else None
+    if match is None or _LISTED.search(text, match.end()):
+        return "", "none"
+    return match.group(1).upper(), "choice"
 
 
 def _last_sentence(text: str) -> str:
@@ -105,6 +135,20 @@ def _spans(sentence: str) -> Found | None:
     while start > 0 and SPAN_JOIN.fullmatch(sentence[spans[start - 1].end() : spans[start].start()]):
         start -= 1
     return leading_spans(sentence[spans[start].start() :]), "last_expression"
+
+
+def _choice(sentence: str) -> Found | None:
+    """The letter of a multiple choice at the end: "the only one that fits is option C", "rather (C)"."""
+    match = _CHOICE.search(sentence[-_MAX_TAIL:])
+    if match is None:
+        return None
+    before = sentence[-_MAX_TAIL:][: match.start()]
+    return ("", "denied") if _CHOICE_DENIED.search(before) else (match.group(1), "choice")
+
+
+def _total(sentence: str) -> Found | None:
+    match = _TOTAL.search(sentence[-_MAX_TAIL:].replace("\\$", "$"))
+    return (match.group(1), "last_expression") if match else None
 
 
 def _bold(sentence: str) -> Found | None:
@@ -141,9 +185,9 @@ def _computed(sentence: str) -> Found | None:
 
 
 def _conclusion(sentence: str) -> Found | None:
-    """The one number of a finished sentence that begins with "therefore" or the like."""
+    """The one number of a finished sentence that begins with "therefore" or counts something: "It had 366 pages." """
     match = _CONCLUSION.match(sentence)
-    if match is None or not sentence.rstrip().endswith((".", "!", "。")):
+    if not sentence.rstrip().endswith((".", "!", "。")) or (match is None and not _ONE_QUANTITY.fullmatch(sentence)):
         return None
-    number = only_number(sentence[match.end() :])
+    number = only_number(sentence[match.end() if match else 0 :])
     return (number, "conclusion") if re.search(r"\d", number) else None

@@ -132,7 +132,7 @@ _INTEGER_QUALIFIER = re.compile(
 
 
 _NAMED = re.compile(  # probability = 3/7
-    r"^(?!\s*(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|max|min|arc[a-z]*)\b)[A-Za-z ]*[a-z]{3,}[A-Za-z ]*=\s*(?=\S)"
+    r"^(?!\s*(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|max|min|arc[a-z]*)\b)[A-Za-z ]*[a-z]{3,}[A-Za-z ]*[=:]\s*(?=\S)"
 )
 _EXCEPT = re.compile(
     r"^(?:\\text\s*\{\s*)?(?:all |any |every )?real(?: number)?s?\s*"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from rewards.math_ending import ending
+from rewards.math_ending import ending, opening_choice
 from rewards.math_prose import MATH_SPAN, NOT_AN_ANSWER, reduce_prose, stated_answer
 
 MAX_CHARS = 20_000  # of the end of a response; a final answer stands at the end
@@ -30,17 +30,18 @@ _BOX_GAP = re.compile(
 )
 _NOT_JOINED = re.compile(
     r"\b(?:so|then|but|wait|actually|instead|finally|hence|thus|therefore|no|not|final|step|now|get|is|"
-    r"maybe)\b",
+    r"maybe|reflection|rather|later|next|after|gives|correct(?:ed|ing|ion)?|mistake|error|oops|sorry|revis\w+)\b",
     re.I,
 )
 # A box that shows a format, or is denied, is no answer.
 _ONLY_MENTIONED = re.compile(
     r"(?:\bfor example|\be\.g\.|\bfor instance|\bsuch as|\blike this|\bformat(?:ted)?(?: as| like| is)?|"
-    r"\bsomething like|\bnot(?: equal to)?|\bnever|n't)[\s:,$\\(\[\"'`]*$",
+    r"\b(?:something|looks?) like|\bnot(?: equal to)?|\bnever|n't)[\s:,$\\(\[\"'`]*$",
     re.I,
 )
 _TAKEN_BACK = re.compile(r"[\s$.,)\]\\]*(?:(?:is|was)\s+(?:not\b|wrong|incorrect|false)|\?)", re.I)
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.S | re.I)
+_ITALIC = re.compile(r"(?<!\w)_{1,2}((?:final |correct )?answers?[ ]?[:：]?)_{1,2}", re.I)  # of markdown
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
 _NOUN = r"(?:answer|result|solution|option|choice|conclusion)"
 _PHRASE = re.compile(
@@ -48,6 +49,7 @@ _PHRASE = re.compile(
       (?:\b(?:final|correct|right)[ ])?\b(?:{_NOUN}s?|ans)\b\.?[*_"'\]\)]*
         (?:[ ](?:to|for|of|in|that)\b[^.,:\n=]{{0,60}}?)?\s*
         (?:\b(?:is|are|equals)\b|\b(?:would|should|must|will)[ ]be\b|=|:|：|->|→|⇒|\bas\b[ ]follows:?)[*_]*\s*[:：]?
+    | ^\W{{0,4}}(?:final[ ])?\banswer[ ][–—][ ]
     | (?:最终)?答案】?(?:应该|应)?\s*(?:是|为|就是|等于)?\s*[:：]?
     | (?:结果|解|值)\s*(?:是|为|等于)\s*[:：]?
     | 选(?:择|项)?\s*[:：]?\s*(?=[(（]?(?-i:[A-J]))
@@ -57,10 +59,11 @@ _PHRASE = re.compile(
     | \b(?:réponse|respuesta|resposta|antwort|risposta)(?:[ ](?:finale?|correcta?))?\s*(?:est|es|é|è|ist|:)\s*:?
     | 答え\s*(?:は|:|：)
     | (?:正确)?(?:选项|选择)\s*(?:是|为)\s*
-    | \b(?:I(?:[ ]would|'d)[ ](?:say|go[ ]with)|my[ ](?:choice|pick)[ ]is)[ ]+(?=\(?[A-J]\)?\W*$)
+    | \b(?:I(?:[ ]would|'d|'ll|[ ]will)?[ ](?:say|go[ ]with|pick|choose)|my[ ](?:choice|pick)[ ]is)[ ]+
+      (?=\(?(?-i:[A-J])\)?(?:[ ]here)?\W*$)
     | \banswer[ ](?=[(]?[A-J][).\s])
     | \banswer[ ]*(?=\$|\\\(|\\\[)
-    | ^\W{0, 12}(?:final[ ])?answer\W{0, 6}\n
+    | ^\W{{0,12}}(?:final[ ])?answer\W{{0,6}}\n
     | \b(?:think|so|thus|hence|therefore)[ ,]+(?:it's|it[ ]is|it[ ]must[ ]be)[ ]+(?=\(?[A-J]\)?\W*$)
     )[ \t*_]*""",
     re.X | re.I | re.M,
@@ -99,7 +102,7 @@ def extract_answer(response: str, *, allow_last_expression: bool = True) -> Extr
         found = rule(text)
         if found is not None:
             return found
-    return Extracted(*ending(text)) if allow_last_expression else Extracted("", "none")
+    return Extracted(*ending(text)) if allow_last_expression else Extracted(*opening_choice(text))
 
 
 def extract_gold(gold: str) -> str:
@@ -130,7 +133,7 @@ def drop_special_tokens(text: str) -> str:
         if _SPECIAL.sub("", text[: match.start()]).replace("assistant", "").strip():
             text = text[: match.start()]
             break
-    return _CALCULATOR.sub("", _HTML.sub("", _SPECIAL.sub("", text)))
+    return _ITALIC.sub(r"\1", _CALCULATOR.sub("", _HTML.sub("", _SPECIAL.sub("", text))))
 
 
 def boxes(text: str) -> list[tuple[int, int, str | None]]:
@@ -243,10 +246,13 @@ def _from_phrase(text: str) -> Extracted | None:
 
 def _verdict(text: str) -> Extracted | None:
     """The word that a short response opens with: "No, because 7 is odd"."""
-    match = _OPENING_WORD.match(text) if len(text) < 400 and "\n\n" not in text else None
+    match = _OPENING_LINE.match(text)
+    if match is None and len(text) < 400 and "\n\n" not in text:
+        match = _OPENING_WORD.match(text)
     return Extracted(match.group(1), "verdict") if match else None
 
 
+_OPENING_LINE = re.compile(r"[\W_]{0,4}(yes|no|true|false)[*_.!]{0,3}\s*\n\s*\n", re.I)
 _OPENING_WORD = re.compile(r"[\W_]{0,4}(yes|no|true|false)[*_]{0,2}[,.;:!](?=\s|$)", re.I)
 
 
@@ -271,16 +277,18 @@ def _whole_text(text: str) -> Extracted | None:
         r"[A-Za-z]{2,}|[\u4e00-\u9fff]", re.sub(r"\b(?:and|or|percent|pct|degrees?|[A-Za-z]+\s*$)", "", outside)
     ):
         return None  # words around mathematics: a sentence
-    return Extracted(text, "whole") if looks_like_answer(text) else None
+    said = _SAYS_WORD.fullmatch(text)
+    return Extracted(said.group(1) if said else text, "whole") if looks_like_answer(text) else None
 
 
+_SAYS_WORD = re.compile(r"(?:The|This|It)\s(?:[a-z]+\s)?is\s((?:not\s|neither\s)?[a-z]+)\.")  # The function is even.
 _SENTENCE_WORDS = re.compile(
     r"\b(?:so|then|thus|hence|we|it|is|the|let|therefore|get|gives|now|are|there|this|that|which)\b", re.I
 )
 
 
 _BEGINS_IN_WORDS = re.compile(
-    r"(?!(?:sqrt|sin|cos|tan|log|ln|exp|pi|all|any|real|infinity|two|undefined)\b)[A-Za-z]{2,}[a-z]*\s+(?![=<>])"
+    r"(?!(?:sqrt|sin|cos|tan|log|ln|exp|pi|all|any|real|infinity|two|undefined)\b)(?:[Aa]\s+)?[A-Za-z]{2,}[a-z]*\s+(?![=<>])"
 )
 _CHINESE_SENTENCE = re.compile(
     r"^[\u4e00-\u9fff].*\d|[\u4e00-\u9fff]{2,}[，,。][\u4e00-\u9fff]|[\u4e00-\u9fff]{3,}.*\d"

@@ -18,7 +18,8 @@ MATH_SPAN = re.compile(
 SPAN_JOIN = re.compile(r"\s*(?:,|;|\band\b|\bor\b|, and|, or)\s*")
 _AFTERTHOUGHT = re.compile(
     r"\s*(?:[,;]?\s*(?:because|since)\b|,\s*(?:not|which|as|so|where|but|it|and (?:we|this|it|so))\b).*$|"
-    r"[,，]\s*(?:而)?(?:不是|非).*$|\s*是?正确的?(?:答案|选项)?$|"
+    r"[,，]\s*(?:而)?(?:不是|非).*$|\s*(?:是?正确的?(?:答案|选项)?|选项)$|"
+    r",\s*(?:obviously|clearly|of course|indeed|exactly|right|finally)$|"
     r"\s+\([^()]*[a-zA-Z]{3,}[^()]*\)$",
     re.I | re.S,
 )

@@ -91,6 +91,8 @@ def mark_definition(tokens: list[Token]) -> list[Token]:
 def _split_word(word: str, spaced: bool) -> list[Token]:
     if word in _PLAIN_WORDS:
         return [Token("cmd", "\\" + {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}.get(word, word), spaced)]
+    if word in ("isin", "icos"):  # cos(2)+isin(2)
+        return [Token("letter", "i", spaced), Token("cmd", "\\" + word[1:])]
     if len(word) >= 4 and not word.isupper() and not re.fullmatch(r"([a-z])\1*", word):
         for name in ("sqrt", "pi"):  # "sqrtx", "2pir"
             if word.startswith(name) and len(word) - len(name) <= 1:
