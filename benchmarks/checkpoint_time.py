@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rl.recipe_file import read_recipe
+from rl.recipe.file import read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "quickstart.yaml"

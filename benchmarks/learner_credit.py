@@ -23,7 +23,7 @@ from rl.group import InProcessRank, LearnerGroup
 from rl.learner import Learner
 from rl.loop import RlLoop
 from rl.recipe import RlStage
-from rl.recipe_file import read_recipe
+from rl.recipe.file import read_recipe
 from rl.scoring import RewardPools, Scorer
 from rl.sft import SftLoop
 from rl.sources import SourceOpener

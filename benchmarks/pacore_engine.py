@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rl.create_model import create_model
-from rl.open_sampler import LocalModel, open_local
-from rl.recipe_file import read_recipe
+from rl.inference.open_sampler import LocalModel, open_local
+from rl.recipe.file import read_recipe
 from rollouts.engine import Sampling
 from rollouts.rounds import RoundSettings, solve
 from rollouts.sampler import Reply

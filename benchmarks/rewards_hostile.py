@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from test_math_answer import HOSTILE  # noqa: E402
 
 from rewards.math_answer import math_reward  # noqa: E402
-from rewards.math_slow import close_helper  # noqa: E402
+from rewards.mathematics.slow import close_helper  # noqa: E402
 
 SLOW = {
     "an integral without end": r"\boxed{\int_0^1 \sin(\cos(\tan(x^x))) \, dx}",

@@ -29,9 +29,9 @@ from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, veri
 from trl.rewards import accuracy_reward
 
 from rewards.math_answer import judge_answer
-from rewards.math_equal import same_answer
-from rewards.math_extract import boxes
-from rewards.math_slow import close_helper
+from rewards.mathematics.equal import same_answer
+from rewards.mathematics.extract import boxes
+from rewards.mathematics.slow import close_helper
 
 Grader = Callable[[str, str], bool]
 TABLE = Path(__file__).parent.parent / "tests" / "data" / "math_answers.jsonl"

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from rewards import load_reward
-from rl.intervals import wilson
+from rl.inference.intervals import wilson
 from rl.over_optimisation import first_finding, watch_points
-from rl.preference_pairs import read_pair
+from rl.reward_model.pairs import read_pair
 from rollouts.tasks.requests import Requests, utility
 
 RECIPE = "recipes/rlhf_tiny.yaml"

@@ -2,9 +2,10 @@ r"""A reward for mathematics: 1.0 when the response's final answer is the refere
 
     math_reward(completions=["... so it is \\boxed{\\frac12}."], solution=["0.5"])  ->  [1.0]
 
-The response is judged by its final answer alone (math_extract), compared with the reference as mathematics
-(math_equal). Text is never evaluated as Python. What would explode is refused by looking at it and is wrong; what
-still takes too long is killed, and then the row has no verdict: None, or a timeout in a reward worker.
+The response is judged by its final answer alone (mathematics/extract.py), compared with the reference as
+mathematics (mathematics/equal.py). Text is never evaluated as Python. What would explode is refused by looking at it
+and is wrong; what still takes too long is killed, and then the row has no verdict: None, or a timeout in a reward
+worker.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rewards.completions import completion_text, per_row
-from rewards.math_equal import Verdict, same_answer
-from rewards.math_extract import extract_answer, extract_gold
+from rewards.mathematics.equal import Verdict, same_answer
+from rewards.mathematics.extract import extract_answer, extract_gold
 
 
 def math_reward(

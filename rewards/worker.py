@@ -25,7 +25,7 @@ from rewards.worker_handle import Nursery, RewardLoadError, WorkerDied
 _CLEAN_CALLS_TO_GROW = 512  # after this many calls without a lost worker, calls get twice as many rows again
 _HOLDS_A_MODEL = frozenset({"preference"})  # a spare of these would cost a second copy of the model
 # Imported once, before workers are forked: a killed one is replaced in milliseconds. Only what starts no thread.
-_PRELOAD = {"math": ("rewards.math_answer", "math_verify"), "rewards.math_slow:slow_reward": ("math_verify",)}
+_PRELOAD = {"math": ("rewards.math_answer", "math_verify"), "rewards.mathematics.slow:slow_reward": ("math_verify",)}
 _MEMORY_LIMITS_MB = {"math": 4_000}  # sympy may eat memory before its time is up
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rl.errors import Interrupted, RunFailed, UserError
-from rl.inference_cli import add_commands
+from rl.inference.commands import add_commands
 from rl.screens_cli import add_commands as add_screen_commands
 
 
@@ -167,7 +167,7 @@ def _score(parsed: argparse.Namespace) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> None:
-    from rl.report import write_report
+    from rl.reporting.report import write_report
 
     Console().print(f"wrote {write_report(parsed.run_dir)}", highlight=False)
 

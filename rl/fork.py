@@ -18,7 +18,7 @@ from rl.checkpoint import saved_iterations
 from rl.durable import append_lines, damage, json_lines
 from rl.errors import UserError
 from rl.recipe import Recipe, RlStage, SftStage
-from rl.recipe_changes import judged
+from rl.recipe.changes import judged
 from rl.run_directory import RunDirectory, as_yaml
 
 _ORIGIN = "fork.json"

@@ -24,12 +24,12 @@ from rl.group import InProcessRank, LearnerGroup, Ranks
 from rl.interrupt import InterruptRequest
 from rl.non_finite import RollBack, StepWatch
 from rl.over_optimisation import first_finding, over_optimised, watch_points
-from rl.preference_pairs import split_pairs
 from rl.progress import StageProgress
 from rl.recipe import MessageCacheStage, PreferenceModelStage, Recipe, RlStage, SftStage, Stage, rewards_of
-from rl.recipe_sources import MessageCacheSource
+from rl.recipe.sources import MessageCacheSource
 from rl.recovery import recover
-from rl.report import write_report
+from rl.reporting.report import write_report
+from rl.reward_model.pairs import split_pairs
 from rl.run_directory import RunDirectory, StageRecord, open_run_directory
 from rl.scoring import RewardPools, Scorer
 from rl.sources import SourceOpener, held_out_rows

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from rewards.preference import NORMALISATION, Scale
 from rewards.sequence_scorer import SequenceScorer, row_tokens, without_progress_bars
 from rl.errors import RunFailed
-from rl.preference_pairs import Pair, PairSplit
-from rl.preference_quality import PairScores, quality, write_calibration
 from rl.recipe import LoraSection, PreferenceModelStage
+from rl.reward_model.pairs import Pair, PairSplit
+from rl.reward_model.quality import PairScores, quality, write_calibration
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -40,7 +40,7 @@ def train_preference_model(
         on_log: called with (step, total steps, numbers) after every logged step of all members in turn.
 
     Returns:
-        `loss` of training, and what `rl.preference_quality.quality` says of the held-out pairs: means over members.
+        `loss` of training, and what `rl.reward_model.quality.quality` says of the held-out pairs: means over members.
 
     Raises:
         RunFailed: no pair fits into max_length.

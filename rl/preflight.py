@@ -10,7 +10,6 @@ from pathlib import Path
 from rewards import BUILT_IN, load_reward, required_columns
 from rewards.registry import RewardSpecError
 from rl.model_hub import hub_problem
-from rl.preference_pairs import read_pair
 from rl.recipe import (
     EvaluationSection,
     MessageCacheStage,
@@ -25,9 +24,10 @@ from rl.recipe import (
     looks_local,
     rewards_of,
 )
-from rl.recipe_file import RecipeError, read_raw, validated
-from rl.recipe_secrets import secret_problems
-from rl.recipe_sources import DatasetSource, MessageCacheSource, TaskSource
+from rl.recipe.file import RecipeError, read_raw, validated
+from rl.recipe.secrets import secret_problems
+from rl.recipe.sources import DatasetSource, MessageCacheSource, TaskSource
+from rl.reward_model.pairs import read_pair
 from rl.sources import SourceOpener, View, held_out_rows
 from rollouts.pacore import TemplateError, synthesis_prompt
 from rollouts.prompts import ShuffledRows, row_content

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rl.durable import checksum, clear_leftovers, damage, mend_log, remove, set_aside_damaged
 from rl.recipe import MessageCacheStage, PreferenceModelStage, Recipe, RlStage, SftStage, sources_of
-from rl.recipe_sources import MessageCacheSource
+from rl.recipe.sources import MessageCacheSource
 from rl.run_directory import RunDirectory, checksum_of
 
 Say = Callable[[str], None]

@@ -19,7 +19,7 @@ from rl.durable import append_lines, checksum, flush_to_disk, json_lines, mend_l
 from rl.errors import UserError
 from rl.inputs import changed_inputs, fingerprints
 from rl.recipe import Recipe
-from rl.recipe_changes import judged
+from rl.recipe.changes import judged
 from rl.scoring import Failure, ScoredTrajectory
 
 # Of a file that grows while its stage runs, and that nothing reads afterwards.

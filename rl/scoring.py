@@ -100,7 +100,7 @@ def _pool_key(section: RewardSection, args: Mapping[str, object]) -> str:
 def _actors(section: RewardSection, args: Mapping[str, object]) -> Workers | None:
     if section.actor is None:
         return None
-    from rl.reward_actor import ActorNursery
+    from rl.reward_model.actor import ActorNursery
 
     return ActorNursery(section.fn, args, section.actor, start_timeout_s=300.0)
 

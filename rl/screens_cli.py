@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from rewards.gui_click import Space
 from rl.errors import UserError
-from rl.inference_options import positive
+from rl.inference.options import positive
 
 
 def add_commands(commands: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from rl.recipe import Source, WeightedSource
-from rl.recipe_sources import DatasetSource, MessageCacheSource, TaskSource
+from rl.recipe.sources import DatasetSource, MessageCacheSource, TaskSource
 from rollouts.layouts import converted
 from rollouts.message_cache import CacheFile
 from rollouts.pacore import PacorePrompts

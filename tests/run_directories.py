@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rl.durable import folder_written_aside
 from rl.recipe import Recipe
-from rl.recipe_file import read_recipe
+from rl.recipe.file import read_recipe
 from rl.run_directory import RunDirectory, StageRecord, open_run_directory
 
 QUICKSTART = Path(__file__).parent.parent / "recipes" / "quickstart.yaml"

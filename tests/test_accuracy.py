@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl.accuracy import bootstrap, majority_at_k, pass_at_k
-from rl.voting import answer_classes, winner
+from rl.inference.accuracy import bootstrap, majority_at_k, pass_at_k
+from rl.inference.voting import answer_classes, winner
 
 
 def test_pass_at_k_by_hand():

@@ -13,8 +13,8 @@ import pytest
 from scripted_endpoint import ScriptedEndpoint, completion
 
 from rl.cli import main
-from rl.comparison import difference, summarize
-from rl.result_file import read_results
+from rl.inference.comparison import difference, summarize
+from rl.inference.result_file import read_results
 
 TEMPLATE = "{% for m in messages %}|{{ m }}{% endfor %} {{ problem }}"
 
@@ -233,7 +233,7 @@ def test_compare_draws_accuracy_against_tokens(folder, capsys):
 
 
 def test_the_curves_are_the_three_ways_of_answering(folder):
-    from rl.comparison_plot import curves
+    from rl.inference.comparison_plot import curves
 
     with ScriptedEndpoint(answers) as endpoint:
         for widths in ("2", "4"):
@@ -275,7 +275,7 @@ def test_solve_says_why_there_is_no_answer(folder, capsys):
 
 
 def test_the_report_of_a_run_shows_its_result_files(folder):
-    from rl.report_evaluations import evaluations
+    from rl.reporting.evaluations import evaluations
 
     assert evaluations(folder) is None
     with ScriptedEndpoint(answers) as endpoint:

@@ -35,6 +35,6 @@ def test_the_check_notices_a_wrong_import(tmp_path):
 
 
 def test_rewards_and_recipes_import_nothing_heavy():
-    program = "import sys, rewards, rl.recipe_file; print(*sys.modules)"
+    program = "import sys, rewards, rl.recipe.file; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
     assert not {"torch", "ray", "vllm", "transformers", "sympy"} & set(loaded.stdout.split())

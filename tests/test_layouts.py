@@ -98,7 +98,7 @@ def test_json_lists_and_parquet_and_folders_are_read(tmp_path):
 
 
 def test_a_recipe_names_the_layout_of_its_dataset(tmp_path):
-    from rl.recipe_sources import DatasetSource
+    from rl.recipe.sources import DatasetSource
     from rl.sources import dataset_rows
 
     (tmp_path / "gsm.jsonl").write_text('{"question": "Eggs?", "answer": "Nine.\\n#### 9"}\n')

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from rewards.math_answer import judge_answer, math_reward, unverifiable
-from rewards.math_extract import after_thinking, boxes, extract_answer, extract_gold
-from rewards.math_node import Node, TooLarge, Unparsable
-from rewards.math_slow import close_helper
-from rewards.math_tree import parse
+from rewards.mathematics.extract import after_thinking, boxes, extract_answer, extract_gold
+from rewards.mathematics.node import Node, TooLarge, Unparsable
+from rewards.mathematics.slow import close_helper
+from rewards.mathematics.tree import parse
 from rewards.testing import check_reward
 
 TABLE = [json.loads(line) for line in (Path(__file__).parent / "data" / "math_answers.jsonl").open(encoding="utf-8")]

@@ -11,8 +11,8 @@ from transformers import AutoModelForSequenceClassification
 from rewards import load_reward
 from rl.errors import RunFailed
 from rl.preference_model import train_preference_model
-from rl.preference_pairs import Pair, PairSplit
 from rl.recipe import PreferenceModelStage
+from rl.reward_model.pairs import Pair, PairSplit
 
 
 def pairs(count, seed, *, margin=None, as_messages=False, prefix=""):

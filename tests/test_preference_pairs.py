@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl.errors import RunFailed
-from rl.preference_pairs import Pair, read_pair, split_pairs
 from rl.recipe import PreferenceModelStage
+from rl.reward_model.pairs import Pair, read_pair, split_pairs
 from rollouts.prompts import ShuffledRows
 from rollouts.rows import DatasetError, read_rows
 from rollouts.trajectory import prompt_id_of

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from rl.intervals import mean_interval, wilson
-from rl.preference_quality import PairScores, calibration, quality, read_calibration, write_calibration
+from rl.inference.intervals import mean_interval, wilson
+from rl.reward_model.quality import PairScores, calibration, quality, read_calibration, write_calibration
 
 
 def differences(*values):

@@ -4,7 +4,7 @@ import pytest
 from run_directories import half_done, quickstart
 
 from rl.errors import UserError
-from rl.recipe_file import read_recipe
+from rl.recipe.file import read_recipe
 from rl.run_directory import open_run_directory
 
 REWARD = "def exact(completions, answer, **columns):\n    return [1.0 for _ in completions]\n"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from rl.preflight import check
-from rl.recipe_file import RecipeError, read_raw, read_recipe
+from rl.recipe.file import RecipeError, read_raw, read_recipe
 
 MINIMAL = """\
 model: {path: organisation/name}

@@ -5,7 +5,7 @@ from run_directories import quickstart
 
 from rewards.http import http_reward
 from rl.preflight import check
-from rl.recipe_secrets import secret_problems
+from rl.recipe.secrets import secret_problems
 
 KEY = "sk-" + "0123456789abcdef" * 2
 

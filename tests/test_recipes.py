@@ -9,8 +9,8 @@ import pytest
 from rl.cli import main
 from rl.preflight import derived_numbers
 from rl.recipe import MessageCacheStage, PreferenceModelStage, Recipe, RlStage, SftStage
-from rl.recipe_file import read_recipe
-from rl.recipe_sources import MessageCacheSource
+from rl.recipe.file import read_recipe
+from rl.recipe.sources import MessageCacheSource
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 NOT_PIPELINES = {"base.yaml"}  # shared defaults, without model, data and rewards

@@ -12,8 +12,8 @@ import pytest
 
 from rl.cli import main
 from rl.errors import UserError
-from rl.report import write_report
-from rl.report_charts import Group, series, smoothed
+from rl.reporting.charts import Group, series, smoothed
+from rl.reporting.report import write_report
 
 HOSTILE = "<script>alert('x')</script> $x_1 & \"quotes\" </pre>"
 RECIPE = f"""\
@@ -278,7 +278,7 @@ def test_smoothing_keeps_short_curves_lines_and_both_ends():
 
 
 def test_the_calibration_of_a_reward_model_is_drawn(run_dir):
-    from rl.preference_quality import PairScores, write_calibration
+    from rl.reward_model.quality import PairScores, write_calibration
 
     assert "Calibration" not in Page(write_report(run_dir).read_text()).words
     folder = run_dir / "checkpoints" / "later" / "final"

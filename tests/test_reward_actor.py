@@ -70,7 +70,7 @@ def test_a_reward_that_cannot_be_loaded_is_told(pools, file):
 
 
 def test_an_actor_that_the_cluster_has_no_room_for_is_told(pools, file, monkeypatch):
-    from rl import reward_actor
+    from rl.reward_model import actor as reward_actor
 
     section = RewardSection.model_validate({"fn": "x", "actor": {"cpus": 99}})
     worker = reward_actor.ActorWorker(f"{file}:pid", {}, section.actor, 1.0)

@@ -18,7 +18,7 @@ SAMPLING = Sampling(1.0, 1.0, 0, 12)
 
 PROGRAM = """
 import asyncio, json, sys
-from rl.open_sampler import LocalModel, open_local
+from rl.inference.open_sampler import LocalModel, open_local
 from rollouts.engine import Sampling
 from rollouts.rounds import RoundSettings, solve
 from rollouts.sampler import Reply, SamplerUnusable, SamplingError

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_endpoint import ScriptedEndpoint, completion
 
-from rl.open_sampler import OpenModel, open_endpoint
-from rl.serve import PacoreServer, make_app
-from rl.thought_splitter import ThoughtSplitter, split_thoughts
+from rl.inference.open_sampler import OpenModel, open_endpoint
+from rl.inference.serve import PacoreServer, make_app
+from rl.inference.thought_splitter import ThoughtSplitter, split_thoughts
 from rollouts.endpoint import EndpointSettings
 from rollouts.engine import Sampling
 from rollouts.rounds import RoundSettings

@@ -344,7 +344,7 @@ def taken(folder) -> Folder:
     """With a run directory of the same recipe, but another seed."""
     import yaml
 
-    from rl.recipe_file import read_recipe
+    from rl.recipe.file import read_recipe
 
     other = read_recipe("recipe.yaml", ["seed=7"]).model_dump(mode="json")
     folder.write("runs/recipe/recipe.yaml", yaml.safe_dump(other, sort_keys=False))

@@ -1,0 +1,281 @@
+r"""Decides whether an answer is the reference answer: exactly and cheaply first, sympy last.
+
+Rules in order, each final when it applies: equal text, integers, choices, words, then trees (compare.py) of both,
+with units, percent and degree signs taken off, and math-verify for what has no tree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from rewards.mathematics.clean import clean, join_thousands
+from rewards.mathematics.extract import MAX_ANSWER_CHARS
+from rewards.mathematics.node import Node, TooLarge, Unparsable
+from rewards.mathematics.slow import Undecided, is_worth_asking, verify_slow
+from rewards.mathematics.words import canonical_words, choice_with_text, same_choice, same_words
+
+_INTEGER = re.compile(r"[-+]?\d+")
+_AT_END = r"(?=\s*(?:$|[,;)\]}]))"  # of the answer or of an item
+_DEGREE = re.compile(
+    r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*(?:\\(?:text|mathrm)\s*\{\s*[CFK]\s*\}|[CFK]\b)?" + _AT_END
+)
+_SCALE = re.compile(r"(?<=\\circ)\s*\}?\s*(?:\\(?:text|mathrm)\s*\{\s*([CFK])\s*\}|([CFK])\b)")
+_DEGREE_WORD = re.compile(
+    r"\s*(?:\\(?:text|mathrm)\s*\{\s*deg(?:ree)?s?\.?\s*\}|\bdeg(?:ree)?s?\b\.?)\s*(?:Celsius|Fahrenheit)?" + _AT_END,
+    re.I,
+)
+_PERCENT_WORD = re.compile(
+    r"\s*(?:\\(?:text|mathrm)\s*\{\s*(?:percent|percentage|pct|%)\s*\}|\b(?:percent|percentage|pct)\b)", re.I
+)
+_MODULUS = re.compile(
+    r"\s*(?:\\pmod|\(\s*\\?(?:bmod|mod|text\s*\{\s*mod\s*\}|mathrm\s*\{\s*mod\s*\}))\s*\{?\s*(\w+)\s*\}?\s*\)?\s*$"
+)
+_DECIMAL_COMMA = re.compile(r"([-+]?\d+),(\d+)")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
+_IDENTICAL_IS_WRONG = re.compile(r"(?:/|\\div)\s*0(?![.\d])|\\frac\s*(?:\{[^{}]*\}|\d)\s*(?:\{\s*0\s*\}|0)")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an answer is right, and by which rule; `right` None when it could not be decided in time."""
+
+    right: bool | None
+    rule: str
+
+
+@lru_cache(maxsize=65_536)
+def same_answer(gold: str, pred: str, *, simplified: bool = False, timeout_s: float = 5.0) -> Verdict:
+    """Compare a candidate with a reference answer, both as extracted.
+
+    Args:
+        simplified: an answer with arithmetic left to do (2/4, 1 + 1, sqrt(8)) is wrong though it is equal.
+        timeout_s: of the slow path, in seconds.
+    """
+    if not gold.strip() or not pred.strip():
+        return Verdict(False, "empty")
+    if len(pred) > MAX_ANSWER_CHARS or len(gold) > MAX_ANSWER_CHARS:
+        return Verdict(False, "refused")
+    whole = _both_integers(gold, pred)
+    if whole is not None:
+        return Verdict(whole, "integers")
+    first, second = clean(gold), clean(pred)
+    if not first or not second:
+        return Verdict(False, "empty")
+    try:
+        return _decide(first, second, simplified, timeout_s)
+    except TooLarge:
+        return Verdict(False, "refused")
+    except RecursionError:
+        return Verdict(False, "refused")
+
+
+def _both_integers(gold: str, pred: str) -> bool | None:
+    a, b = gold.strip(" $"), pred.strip(" $")
+    if _INTEGER.fullmatch(a) and _INTEGER.fullmatch(b) and a.isascii() and b.isascii():
+        return _canonical_integer(a) == _canonical_integer(b)
+    return None
+
+
+def _canonical_integer(text: str) -> str:
+    digits = text.lstrip("+-").lstrip("0") or "0"
+    return "-" + digits if text.startswith("-") and digits != "0" else digits
+
+
+def _decide(gold: str, pred: str, simplified: bool, timeout_s: float) -> Verdict:
+    if _IDENTICAL_IS_WRONG.search(pred):
+        return Verdict(False, "undefined")
+    if _squeeze(gold) == _squeeze(pred):
+        return Verdict(True, "equal_text") if not simplified else _check_simplified(pred, Verdict(True, "equal_text"))
+    choice = same_choice(gold, pred)
+    if choice is not None:
+        return Verdict(choice, "choice")
+    words = same_words(gold, pred)
+    if words is not None:
+        return Verdict(words, "words")
+    gold, pred = _mathematics(gold), _mathematics(pred)
+    unparsed = False
+    for first, second in _readings(gold, pred):
+        try:
+            if _same_trees(first, second):
+                return _check_simplified(second, Verdict(True, "tree")) if simplified else Verdict(True, "tree")
+        except Unparsable:
+            unparsed = True
+    if unparsed and is_worth_asking(gold, pred):
+        return _ask_slow(gold, pred, timeout_s)
+    return Verdict(False, "unparsable" if unparsed else "tree")
+
+
+def _squeeze(text: str) -> str:
+    """Without the spaces that mean nothing; those between two digits do."""
+    return re.sub(r"(?<!\d) | (?!\d)", "", text)
+
+
+def _ask_slow(gold: str, pred: str, timeout_s: float) -> Verdict:
+    try:
+        return Verdict(verify_slow(gold, pred, timeout_s), "math_verify")
+    except Undecided:
+        return Verdict(None, "timeout")
+
+
+_MULTIPLIERS = {
+    "hundred": "100", "thousand": "1000", "million": "10^{6}", "billion": "10^{9}", "trillion": "10^{12}",
+    "dozen": "12", "万": "10000", "亿": "10^{8}",
+}  # fmt: skip
+_MULTIPLIER = re.compile(r"^([-+]?[\d.,]*\d)\s*(?:\\text\s*\{\s*)?(" + "|".join(_MULTIPLIERS) + r")\b\s*\}?(.*)$", re.I)
+_INTEGER_QUALIFIER = re.compile(
+    r"[\s,;(]*(?:\\text\s*\{\s*)?(?:where|for|with|for any|for all|for every)?\s*\}?\s*(?:integer\s*)?"
+    r"([a-z])\s*(?:\\in\s*\\mathbb\s*\{?\s*[ZN]\s*\}?|(?:\\text\s*\{)?\s*(?:is|are|an|any|\s)*"
+    r"\s*integers?\s*\}?)\s*\)?$"
+)
+
+
+_NAMED = re.compile(  # probability = 3/7
+    r"^(?!\s*(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|max|min|arc[a-z]*)\b)[A-Za-z ]*[a-z]{3,}[A-Za-z ]*[=:]\s*(?=\S)"
+)
+_EXCEPT = re.compile(
+    r"^(?:\\text\s*\{\s*)?(?:all |any |every )?real(?: number)?s?\s*"
+    r"(?:x\s*)?except\s*(?:for\s*)?\}?\s*(?:x\s*=\s*)?([^{}]*)\}?$",
+    re.I,
+)
+
+
+def _mathematics(text: str) -> str:
+    """Words that stand for mathematics as mathematics; a choice's letter taken off "(B) 12"."""
+    text = _MULTIPLIER.sub(lambda m: rf"{m[1].replace(',', '')} \cdot {_MULTIPLIERS[m[2].lower()]}{m[3]}", text)
+    qualifier = _INTEGER_QUALIFIER.search(text)
+    if qualifier and qualifier.start() > 0 and "_{n" not in text:  # a general solution: the integer's name is free
+        name = qualifier[1]
+        text = re.sub(rf"(?<![a-zA-Z\\]){name}(?![a-zA-Z])|(?<=\d){name}(?=\\)", r"\\kappa ", text[: qualifier.start()])
+    text = _NAMED.sub("", text)
+    text = _EXCEPT.sub(r"\\mathbb{R} \\setminus \\{\1\\}", text)
+    words = canonical_words(text)
+    if words is not None and (words.startswith(("\\", "-\\")) or words.isdigit()):
+        return words
+    full = choice_with_text(text)
+    if full is not None and re.search(r"\d|\\", full[1]) and text.lstrip().startswith(("(", "\\text")):
+        return clean(full[1])
+    return text
+
+
+def _readings(gold: str, pred: str) -> Iterator[tuple[str, str]]:
+    """Pairs to compare, the plainest first: signs and units that only one side writes are forgiven."""
+    gold, pred = _PERCENT_WORD.sub("%", gold), _PERCENT_WORD.sub("%", pred)
+    gold, pred = _DEGREE_WORD.sub(r"^\\circ", gold), _DEGREE_WORD.sub(r"^\\circ", pred)
+    ours, theirs = _SCALE.search(gold), _SCALE.search(pred)
+    if ours and theirs:
+        if ours[ours.lastindex or 0] != theirs[theirs.lastindex or 0]:
+            return
+        gold, pred = _DEGREE.sub(r"^\\circ", gold), _DEGREE.sub(r"^\\circ", pred)
+    ours, theirs = _MODULUS.search(gold), _MODULUS.search(pred)
+    if ours and theirs and ours[1].strip() != theirs[1].strip():
+        return
+    if ours and theirs:
+        residues = _residues(gold, pred, ours[1])
+        if residues is not None:
+            yield residues
+            return
+    gold, pred = _MODULUS.sub("", gold), _MODULUS.sub("", pred)
+    joined = join_thousands(gold), join_thousands(pred)
+    yield joined
+    if joined[1] != pred and re.search(r",|;", joined[0]):
+        yield joined[0], pred
+    if joined[0] != gold and re.search(r",\s|;|\band\b|\{", pred):
+        yield gold, pred
+    yield from _decimal_commas(gold, pred)
+    if "_" in gold and "_" not in pred and re.search(r"[a-zA-Z]\d", pred):
+        yield joined[0], re.sub(r"(?<![a-zA-Z\\])([a-zA-Z])(\d+)", r"\1_{\2}", joined[1])
+    yield from _forgiven_signs(*joined)
+
+
+def _residues(gold: str, pred: str, modulus: str) -> tuple[str, str] | None:
+    """The two least residues of x = 5 (mod 8) and x = 13 (mod 8); None where they are not integers."""
+    both = [
+        re.fullmatch(r"(?:[a-z]\s*(?:\\equiv|=)\s*)?(-?\d{1,18})", _MODULUS.sub("", text).strip())
+        for text in (gold, pred)
+    ]
+    if not modulus.isdigit() or int(modulus) == 0 or both[0] is None or both[1] is None:
+        return None
+    return str(int(both[0][1]) % int(modulus)), str(int(both[1][1]) % int(modulus))
+
+
+def _decimal_commas(gold: str, pred: str) -> Iterator[tuple[str, str]]:
+    """ "2,74" as 2.74 where the other side is a decimal with a point."""
+    ours, theirs = _DECIMAL_COMMA.fullmatch(gold), _DECIMAL_COMMA.fullmatch(pred)
+    if theirs and re.fullmatch(r"[-+]?\d+\.\d+", gold) and not _THOUSANDS.fullmatch(pred):
+        yield gold, f"{theirs[1]}.{theirs[2]}"
+    if (
+        ours
+        and re.fullmatch(r"[-+]?\d+\.\d+", pred)
+        and (len(ours[2]) > 1 or ours[1].lstrip("+-") == "0")
+        and not _THOUSANDS.fullmatch(gold)
+    ):
+        yield f"{ours[1]}.{ours[2]}", pred
+
+
+def _forgiven_signs(gold: str, pred: str) -> Iterator[tuple[str, str]]:
+    for sign in (re.compile(r"\s*%"), _DEGREE):
+        stripped = sign.sub("", gold), sign.sub("", pred)
+        if (stripped[0] == gold) != (stripped[1] == pred):
+            yield stripped
+
+
+def _same_trees(gold: str, pred: str) -> bool:
+    from rewards.mathematics.compare import same_answer as same_tree
+
+    (gold_text, gold_tree), (pred_text, pred_tree) = _trees(gold, pred)
+    if gold_tree is None or pred_tree is None:
+        raise Unparsable(gold_text if gold_tree is None else pred_text)
+    return same_tree(gold_tree, pred_tree)
+
+
+def _trees(gold: str, pred: str) -> tuple[tuple[str, Node | None], tuple[str, Node | None]]:
+    from rewards.mathematics.units import conversion, join_compound, split_unit
+
+    gold, pred = join_compound(gold), join_compound(pred)
+    (gold_core, gold_unit, gold_sure), (pred_core, pred_unit, pred_sure) = split_unit(gold), split_unit(pred)
+    if not gold_sure and pred_unit is None and not (_is_plain_number(pred) and _is_spaced(gold)):
+        gold_core, gold_unit = gold, None
+    if not pred_sure and gold_unit is None and not (_is_plain_number(gold) and _is_spaced(pred)):
+        pred_core, pred_unit = pred, None
+    factor = conversion(gold_unit, pred_unit)
+    gold_tree, pred_tree = _parse(gold_core), _parse(pred_core)
+    if factor is None:
+        return (gold, gold_tree), (pred, _NEVER)
+    if factor != 1 and pred_tree is not None:
+        pred_tree = Node("mul", (pred_tree, Node("num", (), str(factor), factor)))
+    return (gold, gold_tree), (pred, pred_tree)
+
+
+_NEVER = Node("text", (), "a unit that contradicts the reference")
+
+
+def _is_spaced(text: str) -> bool:
+    """Whether the last letter stands apart, "3 m": more likely metres than a factor m."""
+    return bool(re.search(r"\s[a-zA-Z]$", text))
+
+
+def _is_plain_number(text: str) -> bool:
+    return bool(re.fullmatch(r"[-+]?[\d.,/\s]*\d[\d.,/\s]*|\\frac\s*\{\d+\}\s*\{\d+\}", text.strip()))
+
+
+@lru_cache(maxsize=16_384)
+def _parse(text: str) -> Node | None:
+    from rewards.mathematics.tree import parse
+
+    try:
+        return parse(text)
+    except Unparsable:
+        return None
+
+
+def _check_simplified(pred: str, verdict: Verdict) -> Verdict:
+    from rewards.mathematics.simplified import is_simplified
+    from rewards.mathematics.units import split_unit
+
+    tree = _parse(split_unit(join_thousands(pred))[0])
+    if tree is None or is_simplified(tree.args[-1] if tree.kind == "rel" else tree):
+        return verdict
+    return Verdict(False, "not_simplified")

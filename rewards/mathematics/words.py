@@ -1,0 +1,168 @@
+"""Answers that are words: choices, yes and no, names, "no solution", numbers spelled out."""
+
+from __future__ import annotations
+
+import re
+
+from rewards.mathematics.clean import text_content
+from rewards.mathematics.node import normal_words
+
+_CHOICE_ALONE = re.compile(
+    r"^\W*(?:(?i:(?:the\s+)?(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|option|choice|statement)"
+    r"\s*(?:is|:)?)\s*|"
+    r"(?:故?选(?:择|项)?|答案(?:是|为)?)\s*:?\s*)?"
+    r"\(?\s*([A-Ja-j])\s*(?:\)|\]|\.|:)?\s*(?:is (?:correct|right|true))?\W*$"
+)
+_CHOICE_WITH_TEXT = re.compile(
+    r"^\W*(?:(?:option|choice|answer)\s*)?(?:\(([A-J])\)|([A-J])(?:\s*[.:)]|\s+(?=\()))\s*(?![,)\]])(\S.*)$", re.S
+)
+_BOOLEANS = {"yes": "yes", "no": "no", "true": "true", "false": "false", "correct": "true", "incorrect": "false"}
+# fmt: off
+_SMALL = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)
+_SPELLINGS = {
+    r"\emptyset": (
+        "no solution", "no solutions", "no real solution", "no real solutions", "empty set", "null set", "none",
+        "no such values", "no roots", "no real roots", "there are no solutions", "there is no solution",
+        "no such number exists", "无解",
+    ),
+    "undefined": (
+        "dne", "does not exist", "undefined", "not defined", "limit does not exist", "doesnt exist", "不存在",
+    ),
+    r"\mathbb{R}": (
+        "all real numbers", "all reals", "all real", "real numbers", "any real number", "all real values",
+        "every real number", "全体实数",
+    ),
+    "infinitely many": (
+        "infinitely many", "infinitely many solutions", "infinite solutions", "infinite number of solutions",
+        "infinite",
+    ),
+    r"\infty": ("infinity", "positive infinity", "plus infinity", "无穷", "无穷大"),
+    r"-\infty": ("negative infinity", "minus infinity"),
+    "yes": ("是",), "no": ("否",), "true": ("正确", "对"), "false": ("错误", "错"),
+}
+# fmt: on
+_CANONICAL = {spelling: words for words, spellings in _SPELLINGS.items() for spelling in spellings}
+_NUMBER_WORDS = {word: str(value) for value, word in enumerate(_SMALL)}
+_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
+_TENS = {
+    "twenty": "20",
+    "thirty": "30",
+    "forty": "40",
+    "fifty": "50",
+    "sixty": "60",
+    "seventy": "70",
+    "eighty": "80",
+    "ninety": "90",
+}
+
+
+def choice_letter(text: str) -> str | None:
+    """The letter of a multiple-choice answer that is nothing but a letter, in upper case."""
+    match = _CHOICE_ALONE.match(text_content(text))
+    return match.group(1).upper() if match else None
+
+
+def choice_with_text(text: str) -> tuple[str, str] | None:
+    """(letter, the rest) of "(B) 12" or "B. twelve"."""
+    match = _CHOICE_WITH_TEXT.match(text_content(text))
+    return (match.group(1) or match.group(2), match.group(3).strip()) if match else None
+
+
+def same_choice(gold: str, pred: str) -> bool | None:
+    """Whether two choices agree; None when this is not about choices."""
+    gold_letter, pred_letter = choice_letter(gold), choice_letter(pred)
+    gold_full, pred_full = choice_with_text(gold), choice_with_text(pred)
+    if gold_letter and not _is_lone_lower(gold):
+        if pred_letter:
+            return gold_letter == pred_letter
+        return gold_letter == pred_full[0] if pred_full else None
+    if gold_full and pred_letter:
+        return gold_full[0] == pred_letter
+    if gold_full and pred_full and gold_full[0] != pred_full[0]:
+        return False
+    return None
+
+
+def _is_lone_lower(text: str) -> bool:
+    """A lone small letter is a variable, not a choice."""
+    return bool(re.fullmatch(r"\s*[a-z]\s*", text))
+
+
+def canonical_words(text: str) -> str | None:
+    """Words in one spelling, or as the mathematics they stand for; None for what is not words."""
+    content = text_content(text)
+    bare = re.sub(r"[\s.,;:!'\"()*_-]+", " ", content).strip().lower()
+    if bare in _CANONICAL:
+        return _CANONICAL[bare]
+    if not bare or re.search(r"[\d\\^=<>+/|{}\[\]]|(?<![a-zA-Z])-", f"{bare} {content}"):
+        return None
+    words = normal_words(content)
+    return _CANONICAL.get(words) or _spelled_number(words) or words
+
+
+def _spelled_number(words: str) -> str:
+    """ "twenty five" as 25 and "十二" as 12, below a hundred; empty for other words."""
+    if words in _NUMBER_WORDS:
+        return _NUMBER_WORDS[words]
+    top, _, part = words.partition(" ")
+    if part.rstrip("s") in _PARTS and top in _NUMBER_WORDS:
+        return rf"\frac{{{_NUMBER_WORDS[top]}}}{{{_PARTS[part.rstrip('s')]}}}"
+    if part in ("hundred", "thousand") and top in _NUMBER_WORDS:
+        return str((100 if part == "hundred" else 1000) * int(_NUMBER_WORDS[top]))
+    tens, _, ones = words.partition(" ")
+    if tens in _TENS and (not ones or 0 < int(_NUMBER_WORDS.get(ones, 0)) < 10):
+        return str(int(_TENS[tens]) + int(_NUMBER_WORDS.get(ones, 0)))
+    chinese = re.fullmatch(r"([一二两三四五六七八九]?)(十?)([一二三四五六七八九零]?)", words)
+    if not chinese or not words:
+        return ""
+    digits = "零一二三四五六七八九"
+    first, ten, last = (chinese[1].replace("两", "二"), chinese[2], chinese[3])
+    if not ten:
+        return str(digits.index(first or last)) if not (first and last) else ""
+    return str(10 * (digits.index(first) if first else 1) + (digits.index(last) if last else 0))
+
+
+def same_words(gold: str, pred: str) -> bool | None:
+    """Whether two answers in words agree; None when at least one of them is not words."""
+    first, second = canonical_words(gold), canonical_words(pred)
+    if first is None:
+        return None
+    if first in _BOOLEANS.values() or first in _BOOLEANS:
+        return _same_boolean(first, pred)
+    if second is None:
+        return None
+    lettered = choice_with_text(pred)
+    if first == second or (lettered and first == canonical_words(lettered[1])):
+        return not _is_single_letter_of_other_case(gold, pred)
+    if _parts(first) == _parts(second) and len(_parts(first)) > 1:
+        return True  # Alice and Bob, in any order
+    if ("(" in gold) != ("(" in pred):
+        return None
+    squeezed = [re.sub(r"\W", "", words) for words in (first, second)]
+    return True if squeezed[0] == squeezed[1] and len(squeezed[0]) > 1 else None
+
+
+def _parts(words: str) -> list[str]:
+    return sorted(re.split(r" and | or |, ", words))
+
+
+def _same_boolean(gold: str, pred: str) -> bool | None:
+    """A short text with one such word: "Yes, because ...", "The statement is true."."""
+    if canonical_words(pred) in _BOOLEANS.values():
+        return canonical_words(pred) == gold
+    if canonical_words(pred) in _SPELLINGS and canonical_words(pred) not in _BOOLEANS.values():
+        return False  # "no solution" is not "no"
+    words = re.findall(r"\w+", text_content(pred).lower())
+    if canonical_words(pred) is None and not (words and words[0] in _BOOLEANS):
+        return None
+    head = words[:1] if words and words[0] in _BOOLEANS else words
+    said = {_BOOLEANS[word] for word in head if word in _BOOLEANS}
+    return said == {_BOOLEANS[gold]} and len(head) <= 8 and "not" not in head
+
+
+def _is_single_letter_of_other_case(gold: str, pred: str) -> bool:
+    a, b = text_content(gold).strip(), text_content(pred).strip()
+    return len(a) == len(b) == 1 and a != b

@@ -1,0 +1,182 @@
+"""Answers to many problems at the same time: rounds or votes on one sampler, graded, each written as it is done."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rewards.result import RewardResult
+from rewards.worker import RewardPool
+from rl.inference.result_file import AnswerRecord, EvaluationSettings, FailureRecord, ResultWriter, RoundRecord
+from rl.inference.voting import answer_classes, winner
+from rollouts.engine import Sampling
+from rollouts.rounds import FinishedRound, RoundSettings, plain_round, solve
+from rollouts.sampler import Sampler, SamplerUnusable, SamplingError
+from rollouts.trajectory import Prompt
+
+
+@dataclass(frozen=True)
+class Grader:
+    """One reward in its killable workers."""
+
+    pool: RewardPool
+
+    async def grade(self, prompt: Prompt, responses: Sequence[str]) -> list[RewardResult]:
+        """One result per response to the problem."""
+        chat = not isinstance(prompt.content, str)
+        completions: list[object] = [
+            [{"role": "assistant", "content": response}] if chat else response for response in responses
+        ]
+        columns = {name: [value] * len(responses) for name, value in prompt.columns.items()}
+        return await asyncio.to_thread(self.pool.score, [prompt.content] * len(responses), completions, columns)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an evaluation is."""
+
+    done: int
+    total: int
+    failed: int
+    right: int
+    graded: int
+    completion_tokens: int
+
+
+def round_settings(settings: EvaluationSettings) -> RoundSettings:
+    """The rounds that an evaluation's settings describe."""
+    return RoundSettings(
+        widths=settings.widths if settings.mode == "pacore" else (),
+        template=settings.template,
+        conclusion=settings.conclusion,
+        shuffle=settings.shuffle,
+        overflow=settings.overflow,
+    )
+
+
+def sampling_of(settings: EvaluationSettings) -> Sampling:
+    """How an evaluation's settings draw tokens."""
+    return Sampling(settings.temperature, settings.top_p, settings.top_k, settings.max_tokens, settings.stop)
+
+
+async def answer_problems(
+    prompts: Sequence[Prompt],
+    *,
+    num_samples: int,
+    sampler: Sampler,
+    grader: Grader,
+    settings: EvaluationSettings,
+    writer: ResultWriter,
+    on_progress: Callable[[Progress], None],
+    max_in_flight: int,
+) -> Progress:
+    """Answers every problem `num_samples` times, without those that the file has already.
+
+    Args:
+        prompts: problems, by their row of the data.
+        max_in_flight: answers that are under way at the same time; each may have many requests.
+
+    Raises:
+        SamplerUnusable: no request can succeed; what was answered is in the file.
+    """
+    wanted = [(row, sample) for sample in range(num_samples) for row in range(len(prompts))]
+    left = iter([key for key in wanted if key not in writer.done])
+    total = len(wanted) - len(writer.done.intersection(wanted))
+    counts = _Counts(total)
+
+    async def work() -> None:
+        record: AnswerRecord | FailureRecord
+        for row, sample in left:
+            try:
+                record = await _answer(row, prompts[row], sample, sampler, grader, settings)
+            except SamplerUnusable:
+                raise
+            except SamplingError as error:
+                record = FailureRecord(row, sample, str(error))
+            writer.add(record)
+            counts.add(record, settings.success)
+            on_progress(counts.progress())
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(max_in_flight, total)):
+                tasks.create_task(work())
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return counts.progress()
+
+
+class _Counts:
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = self._failed = self._right = self._graded = self._tokens = 0
+
+    def add(self, record: AnswerRecord | FailureRecord, success: float) -> None:
+        self._done += 1
+        if isinstance(record, FailureRecord):
+            self._failed += 1
+            return
+        self._tokens += record.completion_tokens
+        if record.reward is not None:
+            self._graded += 1
+            self._right += record.reward >= success
+
+    def progress(self) -> Progress:
+        return Progress(self._done, self._total, self._failed, self._right, self._graded, self._tokens)
+
+
+async def _answer(
+    row: int, prompt: Prompt, sample: int, sampler: Sampler, grader: Grader, settings: EvaluationSettings
+) -> AnswerRecord:
+    start = time.monotonic()
+    rounds = await _rounds(prompt, sample, sampler, settings)
+    graded = await grader.grade(prompt, [reply.text for one in rounds for reply in one.replies])
+    results = iter(graded)
+    by_round = [[next(results) for _ in one.replies] for one in rounds]
+    elected = 0
+    if settings.mode == "majority":
+        texts, messages = [reply.text for reply in rounds[0].replies], rounds[0].messages
+        elected = winner(await asyncio.to_thread(answer_classes, texts, messages, equality=settings.vote))
+    verdict = by_round[-1][elected]
+    return AnswerRecord(
+        row=row,
+        prompt_id=prompt.prompt_id,
+        sample=sample,
+        rounds=[_record(prompt, one, verdicts) for one, verdicts in zip(rounds, by_round)],
+        answer=rounds[-1].replies[elected].text,
+        reward=verdict.value,
+        reward_status=str(verdict.status),
+        seconds=time.monotonic() - start,
+    )
+
+
+async def _rounds(
+    prompt: Prompt, sample: int, sampler: Sampler, settings: EvaluationSettings
+) -> Sequence[FinishedRound]:
+    seed = answer_seed(settings.seed, prompt.prompt_id, sample)
+    rounds, sampling = round_settings(settings), sampling_of(settings)
+    if settings.mode == "majority":
+        return [await plain_round(prompt.content, settings.widths[0], sampler, rounds, sampling, seed=seed)]
+    return await solve(prompt.content, sampler, rounds, sampling, seed=seed)
+
+
+def answer_seed(seed: int, prompt_id: str, sample: int) -> int:
+    """Seed of one answer: the same whatever else is evaluated with it, or was interrupted before it."""
+    return random.Random(f"{seed}:{prompt_id}:{sample}").getrandbits(31)
+
+
+def _record(prompt: Prompt, one: FinishedRound, verdicts: Sequence[RewardResult]) -> RoundRecord:
+    shown = one.prompts[:1] if all(p == one.prompts[0] for p in one.prompts) else one.prompts
+    return RoundRecord(
+        prompts=[] if list(shown) == [prompt.content] else list(shown),
+        responses=[reply.text for reply in one.replies],
+        messages=list(one.messages),
+        prompt_tokens=[reply.prompt_tokens for reply in one.replies],
+        completion_tokens=[reply.completion_tokens for reply in one.replies],
+        finish_reasons=[str(reply.finish_reason) for reply in one.replies],
+        rewards=[verdict.value for verdict in verdicts],
+        seconds=one.seconds,
+    )
