@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rl.errors import Interrupted, RunFailed, UserError
+from rl.gui.commands import add_commands as add_screen_commands
 from rl.inference.commands import add_commands
-from rl.screens_cli import add_commands as add_screen_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,8 +13,8 @@ from PIL import Image
 from rewards.gui_click import ClickOutcome
 from rl.cli import main
 from rl.errors import UserError
-from rl.grounding import judge_predictions, scores
-from rl.grounding_page import picture, results_table, write_failures
+from rl.gui.grounding import judge_predictions, scores
+from rl.gui.page import picture, results_table, write_failures
 from rollouts.images import MAX_PIXELS, image_size
 from rollouts.rows import DatasetError
 from rollouts.screens.dataset import export

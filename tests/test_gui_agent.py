@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.gui_episode import episode_metrics
-from rl.gui_agent import parse_action, replay, run_episode
+from rl.gui.agent import parse_action, replay, run_episode
 from rollouts.environment import Action, Environment
 from rollouts.screens.device import SimulatedDevice
 from rollouts.screens.element import Kind

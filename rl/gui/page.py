@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from rich.table import Table
 
 from rl.errors import UserError
-from rl.grounding import Cell, GroundingScores, Judged
+from rl.gui.grounding import Cell, GroundingScores, Judged
 from rl.inference.intervals import wilson
 
 _SIDE = 900  # pixels of the longer side of a picture on the page

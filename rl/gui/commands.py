@@ -76,8 +76,8 @@ def _screens(parsed: argparse.Namespace) -> None:
 
 
 def _grounding(parsed: argparse.Namespace) -> None:
-    from rl.grounding import judge_predictions, scores, write_scores
-    from rl.grounding_page import results_table, summary, write_failures
+    from rl.gui.grounding import judge_predictions, scores, write_scores
+    from rl.gui.page import results_table, summary, write_failures
     from rollouts.rows import DatasetError
     from rollouts.screenspot import read_annotations
 
