@@ -83,6 +83,8 @@ _ONE_QUANTITY = re.compile(
     r"[^\d$<>≤≥≠=\\]*"
 )
 
+_LETTER = re.compile(r"\(([A-J])\)|\b(?:option|choice|answer) ([A-J])\b")
+
 
 def ending(text: str) -> Found:
     """What the response ends with, and by which rule."""
@@ -95,7 +97,7 @@ def ending(text: str) -> Found:
     without = _ROUGHLY.sub("", sentence)
     sentence = without if re.search(r"\d", without) else sentence
     sentence = _ADJUNCT.sub(r"\1", sentence)
-    for rule in (_choice, _total, _spans, _bold, _several, _expression, _number, _computed, _conclusion):
+    for rule in (_choice, _total, _spans, _bold, _several, _expression, _number, _computed, _conclusion, _only_letter):
         found = rule(sentence)
         if found is not None:
             return found
@@ -191,3 +193,11 @@ def _conclusion(sentence: str) -> Found | None:
         return None
     number = only_number(sentence[match.end() if match else 0 :])
     return (number, "conclusion") if re.search(r"\d", number) else None
+
+
+def _only_letter(sentence: str) -> Found | None:
+    """The one choice that a sentence names: "only (B) satisfies both conditions"."""
+    letters = [match for match in _LETTER.finditer(sentence) if match]
+    if len(letters) != 1 or "only" not in sentence[: letters[0].start()] or _CHOICE_DENIED.search(sentence):
+        return None
+    return letters[0].group(1) or letters[0].group(2), "choice"

@@ -177,10 +177,15 @@ def _multiplies_pi(node: Node, name: str) -> bool:
 
 def with_base_ten(node: Node, other: Node) -> Node:
     """log as the logarithm to base ten where the other side has no logarithm: log 100 is 2."""
-    if _has_function(other, ("log", "ln", "log_base")):
+    if _has_function(other, ("log", "ln", "log_base")) and not _has_log_ten(other):
         return node
     args = tuple(with_base_ten(arg, other) for arg in node.args)
     return dataclasses.replace(node, args=args, name="lg" if (node.kind, node.name) == ("func", "log") else node.name)
+
+
+def _has_log_ten(node: Node) -> bool:
+    is_ten = node.kind == "func" and node.name == "log_base" and node.args[-1].value == 10
+    return is_ten or any(_has_log_ten(arg) for arg in node.args)
 
 
 def _has_function(node: Node, names: tuple[str, ...]) -> bool:

@@ -246,9 +246,12 @@ def _unknown_function(name: str, values: list[Number]) -> Number:
 def _call(rule: Callable[..., Any], values: list[Number]) -> Number:
     arguments = [inexact(value) for value in values]
     try:
-        return rule(high_precision(), *arguments)
+        value = rule(high_precision(), *arguments)
     except (ZeroDivisionError, ValueError, OverflowError) as error:
         raise Undefined(str(error)) from None
+    if not high_precision().isfinite(value):
+        raise Undefined("the logarithm of zero, or the like")
+    return value
 
 
 def _exact_function(name: str, values: list[Number]) -> Number:
