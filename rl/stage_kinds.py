@@ -1,0 +1,263 @@
+"""What each kind of stage does with the parts of a run. The order of stages is the pipeline's."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rl.checkpoint import StageState
+from rl.durable import folder_written_aside
+from rl.errors import Interrupted, RunFailed, UserError
+from rl.non_finite import RollBack
+from rl.over_optimisation import first_finding, over_optimised, watch_points
+from rl.progress import StageProgress
+from rl.recipe import MessageCacheStage, PreferenceModelStage, RlStage, SftStage
+from rl.recipe.sources import MessageCacheSource
+from rl.reward_model.pairs import split_pairs
+from rl.run_parts import RunParts
+from rl.scoring import Scorer
+from rollouts.rows import DatasetError
+
+if TYPE_CHECKING:  # rl.online_messages imports transformers, which takes seconds
+    from rl.online_messages import OnlineMessages
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What a stage says of itself."""
+
+    iterations: int
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+def run_sft(parts: RunParts, name: str, stage: SftStage) -> StageOutcome:
+    """Supervised fine-tuning."""
+    from rl.sft import SftLoop
+
+    parts.learner.begin_sft(stage.optimizer)
+    progress = parts.progress(name)
+    state = progress.resume()
+    parts.display.stage_started(name, stage.kind, stage.num_steps, state.iteration)
+    streams = [
+        parts.opener.stream(
+            phase.sources, "demonstration", seed=parts.seed(f"{name} {n}"), held_out=parts.held_out_ids
+        )
+        for n, phase in enumerate(stage.phases)
+    ]
+
+    def after_step(step: int, metrics: Mapping[str, float], state: StageState) -> None:
+        progress.after(step, metrics, state, last=state.iteration == stage.num_steps)
+
+    loop = SftLoop(stage, parts.learner, streams, parts.tokenizer, parts.step_watch(name))
+    _until_done(parts, progress, state, lambda start: loop.run(start, after_step))
+    recent = [row["loss"] for row in parts.run.metrics(name)[-20:]]
+    return StageOutcome(stage.num_steps, {"loss": sum(recent) / len(recent)} if recent else {})
+
+
+def _until_done(
+    parts: RunParts, progress: StageProgress, state: StageState, train: Callable[[StageState], None]
+) -> None:
+    """Trains from a state to the end, with as many returns to a checkpoint as the recipe allows."""
+    allowed = parts.recipe.non_finite
+    if allowed.then == "roll_back":
+        progress.save_start()
+    while True:
+        try:
+            with progress.saved_when_failing():
+                return train(state)
+        except RollBack:
+            state = progress.roll_back()
+            if state.rollbacks > allowed.max_rollbacks:
+                raise RunFailed(
+                    f"after {allowed.max_rollbacks} returns to a checkpoint (non_finite.max_rollbacks) there are "
+                    f"still more than {allowed.max_in_a_row} steps in a row that are not finite"
+                ) from None
+            state = dataclasses.replace(state, stream={})  # other rows than those that failed
+
+
+def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
+    """PPO; see rl/loop.py."""
+    from rl.loop import Iteration, RlLoop
+
+    parts.learner.begin_rl(stage.policy, stage.critic, stage.algorithm, stage.sampling.temperature)
+    progress = parts.progress(name)
+    state = progress.resume()
+    seed = parts.seed(name)
+    stream = parts.opener.stream(stage.prompts, "problem", seed=seed, held_out=parts.held_out_ids)
+    if state.stream:
+        stream.load_state(state.stream)
+    parts.display.stage_started(name, stage.kind, stage.iterations, state.iteration)
+
+    def after_iteration(iteration: Iteration) -> None:
+        wanted = parts.recipe.saving.rollouts_per_iteration
+        spread = max(len(iteration.scored) // max(wanted, 1), 1)  # over prompts and sources
+        logged = iteration.scored[::spread][:wanted]
+        parts.run.append_rollouts(name, iteration.index, logged)
+        metrics = {**iteration.metrics, "engine_restarts": float(parts.started_engine().restarts)}
+        last = iteration.state.iteration == stage.iterations
+        metrics |= parts.held_out_scores.during(name, iteration.state.iteration)
+        _watch(parts, name, stage, {**metrics, "iteration": iteration.index})
+        _keep_if_best(parts, name, stage, iteration.state.iteration, metrics)
+        progress.after(iteration.index, metrics, iteration.state, last=last)
+
+    scorer = Scorer(
+        stage.rewards,
+        parts.pools,
+        keep_failure=lambda failure: parts.run.append_failure(name, progress.iteration, failure),
+    )
+    loop = RlLoop(
+        stage=stage,
+        engine=parts.started_engine(),
+        learner=parts.learner,
+        scorer=scorer,
+        stream=stream,
+        tokenizer=parts.tokenizer,
+        seed=seed,
+        max_model_len=parts.recipe.engine.max_model_len,
+        before_learning=progress.before_learning,
+        watch=parts.step_watch(name),
+    )
+
+    if stage.online_messages is not None:
+        loop = dataclasses.replace(loop, rewrite=_online_messages(parts, stage, scorer))
+
+    def train(start: StageState) -> None:
+        parts.publish(version=start.iteration)
+        own_seed = parts.seed(f"{name}, return {start.rollbacks}") if start.rollbacks else seed
+        dataclasses.replace(loop, seed=own_seed).run(start.iteration, after_iteration)
+
+    _until_done(parts, progress, state, train)
+    return StageOutcome(stage.iterations, _back_to_best(parts, name))
+
+
+def _online_messages(parts: RunParts, stage: RlStage, scorer: Scorer) -> OnlineMessages:
+    from rl.online_messages import OnlineMessages
+
+    assert stage.online_messages is not None
+    room = parts.recipe.engine.max_model_len - stage.sampling.max_tokens
+    return OnlineMessages(stage.online_messages, parts.started_engine(), scorer, parts.tokenizer, stage.success, room)
+
+
+def _keep_if_best(parts: RunParts, name: str, stage: RlStage, done: int, metrics: Mapping[str, float]) -> None:
+    """Saves the policy where it scored higher than any before on the held-out set that the stage names."""
+    score = metrics.get(f"held_out/{stage.keep_best}")
+    if score is None:
+        return
+    best = parts.run.best_model(name)
+    note = best / "best.json"
+    if note.exists() and json.loads(note.read_text())["score"] >= score:
+        return
+    with folder_written_aside(best) as aside:
+        parts.learner.save_model(aside)
+        parts.run.write_json(aside / note.name, {"score": score, "iteration": done})
+
+
+def _back_to_best(parts: RunParts, name: str) -> dict[str, float]:
+    """Takes the best policy of a stage back, where one was kept."""
+    best = parts.run.best_model(name)
+    if not best.exists():
+        return {}
+    kept = json.loads((best / "best.json").read_text())
+    parts.learner.load_model(best)
+    parts.display.message(f"[{name}] hands on the policy after iteration {kept['iteration']}, which scored best")
+    return {"best_iteration": float(kept["iteration"]), "best_score": float(kept["score"])}
+
+
+def _watch(parts: RunParts, name: str, stage: RlStage, latest: Mapping[str, float]) -> None:
+    """Warns the first time that a learned reward rises while what it stands for falls."""
+    for reward in stage.rewards:
+        if reward.gold is None or f"held_out/{reward.gold}" not in latest:
+            continue
+        points = watch_points([*parts.run.metrics(name), latest], reward.label, reward.gold)
+        finding = over_optimised(points, reward.label, reward.gold)
+        if finding is not None and first_finding(points[:-1], reward.label, reward.gold) is None:
+            parts.display.message(f"[{name}] warning: {finding}")
+
+
+def run_preference_model(parts: RunParts, name: str, stage: PreferenceModelStage) -> StageOutcome:
+    """A reward model on TRL's trainer."""
+    from rl.preference_model import train_preference_model
+
+    rows = parts.opener.rows(stage.pairs, "preference", seed=parts.seed(name))
+    try:
+        pairs = split_pairs(rows, stage, parts.held_out_ids, stage.pairs.label)
+    except DatasetError as error:
+        raise UserError(f"stages.{name}.pairs: {error}") from None
+    steps = max(int(stage.epochs * len(pairs.training) / stage.batch_size), 1)
+    parts.display.stage_started(name, stage.kind, steps * stage.members, 0)
+    parts.run.forget_after(name, 0)  # a stage that was interrupted begins again
+    logged_before = 0
+
+    def on_log(step: int, total: int, numbers: Mapping[str, float]) -> None:
+        nonlocal logged_before
+        if parts.interrupt.requested:
+            raise Interrupted(f"stopped in {name}; run the same command to begin this stage again")
+        if "train_runtime" in numbers:  # the last line of a member
+            logged_before += step
+            return
+        parts.run.append_metrics(name, logged_before + step, numbers)
+        parts.display.iteration(logged_before + step - 1, numbers)
+
+    done = parts.policy_stages(before=name)
+    start = stage.start or (str(parts.run.stage_model(done[-1])) if done else parts.model_path)
+    with folder_written_aside(parts.run.stage_model(name)) as aside:
+        seed = parts.seed(name) % 2**31
+        details = train_preference_model(stage, start=start, pairs=pairs, folder=aside, seed=seed, on_log=on_log)
+    parts.models[name] = str(parts.run.stage_model(name))
+    counts = {"pairs": float(len(pairs.training)), "held_out_pairs": float(len(pairs.held_out))}
+    return StageOutcome(int(details["steps"]) * stage.members, {**details, **counts})
+
+
+def run_message_cache(parts: RunParts, name: str, stage: MessageCacheStage) -> StageOutcome:
+    """Many graded answers per problem, chunk by chunk on disk; then the problems that pass the filter."""
+    from rl.message_cache import GradedFile, MessageCacheFiller, count, passes, told
+    from rollouts.message_cache import CacheFile, write_cache
+
+    seed = parts.seed(name)
+    graded = GradedFile(parts.run.graded_problems(name))
+    problems_done = graded.num_drawn
+    parts.run.forget_after(name, problems_done)
+    source = stage.prompts.source
+    filler = MessageCacheFiller(
+        stage=stage,
+        engine=parts.started_engine(),
+        scorer=Scorer(
+            stage.rewards,
+            parts.pools,
+            keep_failure=lambda failure: parts.run.append_failure(name, problems_done, failure),
+        ),
+        stream=parts.opener.stream([stage.prompts], "problem", seed=seed, held_out=parts.held_out_ids),
+        tokenizer=parts.tokenizer,
+        seed=seed,
+        max_model_len=parts.recipe.engine.max_model_len,
+        synthesized=CacheFile(parts.run.message_cache(source.message_cache))
+        if isinstance(source, MessageCacheSource)
+        else None,
+    )
+    parts.display.stage_started(name, stage.kind, stage.num_problems, problems_done)
+    parts.publish(version=0)
+
+    def after_chunk(drawn: int) -> None:
+        nonlocal problems_done
+        problems_done = drawn
+        parts.display.iteration(drawn - 1, {"problems": float(drawn)})
+        parts.stop_if_asked(f"in {name} after {drawn} problems")
+
+    counts = count(stage, graded, repeated=filler.fill(graded, after_chunk))
+    parts.display.message(f"[{name}] {told(stage, counts)}")
+    if not counts.kept:
+        raise RunFailed(f"{name}: none of {counts.seen} problems passes the filter; change above or below")
+    write_cache(parts.run.message_cache(name), (one.problem for one in graded if passes(stage, one)))
+    details = {"problems": counts.seen, "kept": counts.kept, "accuracy": counts.accuracy}
+    return StageOutcome(counts.seen, {**details, "repeated_rows": counts.repeated})
+
+
+RUNNERS: Mapping[type, Callable[..., StageOutcome]] = {
+    SftStage: run_sft,
+    RlStage: run_rl,
+    PreferenceModelStage: run_preference_model,
+    MessageCacheStage: run_message_cache,
+}
