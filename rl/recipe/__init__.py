@@ -1,6 +1,6 @@
 """The schema of a recipe. Frozen, complete, and light: imports no torch, ray or vllm.
 
-One file is one pipeline. `read_recipe` (recipe_file.py) reads it; this file says what it may contain.
+One file is one pipeline. `read_recipe` (file.py) reads it; this file says what it may contain.
 """
 
 from __future__ import annotations
