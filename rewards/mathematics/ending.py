@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from rewards.mathematics.prose import DENIED, MATH_SPAN, SPAN_JOIN, leading_spans, only_number, reduce_prose
+from rewards.mathematics.words import canonical_words
 
 Found = tuple[str, str]  # (text, the rule that found it); an empty text when the end denies it, hedges, or breaks off
 
@@ -97,7 +98,7 @@ def ending(text: str) -> Found:
     without = _ROUGHLY.sub("", sentence)
     sentence = without if re.search(r"\d", without) else sentence
     sentence = _ADJUNCT.sub(r"\1", sentence)
-    for rule in (_choice, _total, _spans, _bold, _several, _expression, _number, _computed, _conclusion, _only_letter):
+    for rule in (_choice, _total, _spans, _bold, _several, _expression, _number, _computed, _conclusion, _only_letter, _spelled):
         found = rule(sentence)
         if found is not None:
             return found
@@ -201,3 +202,10 @@ def _only_letter(sentence: str) -> Found | None:
     if len(letters) != 1 or "only" not in sentence[: letters[0].start()] or _CHOICE_DENIED.search(sentence):
         return None
     return letters[0].group(1) or letters[0].group(2), "choice"
+
+
+def _spelled(sentence: str) -> Found | None:
+    """The number that a sentence ends with in words: "the total is forty-two." """
+    match = re.search(r"\b(?:is|are|equals|to)\s+(?:exactly\s+)?([a-z]+(?:[- ][a-z]+)?)\.$", sentence)
+    words = match and canonical_words(match.group(1).replace("-", " "))
+    return (words, "last_expression") if words and re.search(r"\d", words) else None

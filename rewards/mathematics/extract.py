@@ -60,7 +60,7 @@ _PHRASE = re.compile(
     | 答え\s*(?:は|:|：)
     | (?:正确)?(?:选项|选择)\s*(?:是|为)\s*
     | \b(?:I(?:[ ]would|'d|'ll|[ ]will)?[ ](?:say|go[ ]with|pick|choose)|my[ ](?:choice|pick)[ ]is)[ ]+
-      (?=\(?(?-i:[A-J])\)?(?:[ ]here)?\W*$)
+      (?:(?:option|choice|answer)[ ])?(?=\(?(?-i:[A-J])\)?(?:[ ]here)?\W*$)
     | \banswer[ ](?=[(]?[A-J][).\s])
     | \banswer[ ]*(?=\$|\\\(|\\\[)
     | ^\W{{0,12}}(?:final[ ])?answer\W{{0,6}}\n
@@ -198,10 +198,13 @@ def _from_box(text: str) -> Extracted | None:
     return Extracted(" , ".join(distinct) if len(distinct) > 1 else parts[0], "box")
 
 
+_LEAD = re.compile(r"^\\text\s*\{[^{}]*\b(?:is|are)\s*:?\s*\}\s*(?=\S)")
+
+
 def _spoken(content: str) -> str:
     r"""What a sentence in a box says: \text{The answer is 7} says 7."""
     sentence = re.fullmatch(r"\\text\s*\{([^{}]*\bis\b[^{}]*\d[^{}]*)\}", content)
-    return reduce_prose(sentence.group(1)) if sentence else content
+    return reduce_prose(sentence.group(1)) if sentence else _LEAD.sub("", content)
 
 
 def _from_hashes(text: str) -> Extracted | None:
@@ -222,7 +225,7 @@ def _from_tag(text: str) -> Extracted | None:
 
 _ANSWER_AFTER = re.compile(  # so 6 is the answer
     r"(?<![\w,./])((?:\$[^$\n]{1,200}\$|\\\(.+?\\\)|[-\u2212]?\$?\d[\d,./]{0,30})"
-    r"(?:\s*%|\s[a-z]+)?)\s+(?:is|as)\s+(?:the|our)\s+(?:final\s+|correct\s+)?answer\b"
+    r"(?:\s*%|\s[a-z]+)?)\s+(?:is|as)\s+(?:the|our)\s+(?:final\s+|correct\s+|only\s+)?(?:answer|solution)\b"
 )
 
 

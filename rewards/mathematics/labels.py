@@ -155,13 +155,13 @@ def with_free_names(gold: Node, pred: Node) -> Node:
     (new,), (old,) = ours, theirs
     is_constant = new in _CONSTANTS and old in _CONSTANTS and _is_added(gold, new) and _is_added(pred, old)
     is_integer = (
-        new in _INTEGERS and old in _INTEGERS | {"kappa"} and _multiplies_pi(gold, new) and _multiplies_pi(pred, old)
+        {new, old} <= _INTEGERS and _multiplies_pi(gold, new) and _multiplies_pi(pred, old)
     )
     return rename(pred, old, new) if is_constant or is_integer else pred
 
 
 _CONSTANTS = frozenset({"C", "c", "K", "C_1", "c_1"})
-_INTEGERS = frozenset({"k", "n", "m", "l"})
+_INTEGERS = frozenset({"k", "n", "m", "l", "kappa"})
 
 
 def _is_added(node: Node, name: str) -> bool:
