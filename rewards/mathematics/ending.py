@@ -19,7 +19,8 @@ _VERIFICATION = re.compile(
 )
 _SENTENCES = re.compile(r"(?<=[^\d\s][.!?])(?<!i\.e\.)(?<!e\.g\.)\s+|(?<=\d[.!?])\s+(?=[A-Z])|(?<=[。！？])(?=.)")
 _HEDGE = re.compile(
-    r"\b(?:either|maybe|perhaps|possibly|might|could be|not sure|guess)\b|\?|"
+    r"\b(?:either|maybe|perhaps|possibly|might|could be|not sure|guess|"
+    r"(?:need|have|want|remains|asked) to (?:find|compute|determine|calculate|show))\b|\?|"
     r"^\W*(?:if|unless|let|suppose|assume|given)\b",
     re.I,
 )
@@ -199,7 +200,7 @@ def _conclusion(sentence: str) -> Found | None:
 def _only_letter(sentence: str) -> Found | None:
     """The one choice that a sentence names: "only (B) satisfies both conditions"."""
     letters = [match for match in _LETTER.finditer(sentence) if match]
-    if len(letters) != 1 or "only" not in sentence[: letters[0].start()] or _CHOICE_DENIED.search(sentence):
+    if len(letters) != 1 or "only" not in sentence[: letters[0].start()].lower() or _CHOICE_DENIED.search(sentence):
         return None
     return letters[0].group(1) or letters[0].group(2), "choice"
 

@@ -271,6 +271,8 @@ def _whole_text(text: str) -> Extracted | None:
         return None
     if re.search(r"\d|\\", text) and (_SENTENCE_WORDS.search(text) or _CHINESE_SENTENCE.search(text)):
         return None
+    if re.match(r"only (?:option|choice)\b", text, re.I):
+        return None
     if re.search(r"\d", text) and _BEGINS_IN_WORDS.match(text):
         return None
     if re.search(r"\d\s*[-+*/]\s*\$?\d.*=.*[a-zA-Z]{3}\W*$", text):
@@ -291,7 +293,7 @@ _SENTENCE_WORDS = re.compile(
 
 
 _BEGINS_IN_WORDS = re.compile(
-    r"(?!(?:sqrt|sin|cos|tan|log|ln|exp|pi|all|any|real|infinity|two|undefined)\b)(?:[Aa]\s+)?[A-Za-z]{2,}[a-z]*\s+(?![=<>])"
+    r"(?!(?:sqrt|sin|cos|tan|log|ln|exp|pi|all|any|real|infinity|two|undefined)\b)(?:[AaI]\s+)?[A-Za-z]{2,}[a-z]*\s+(?![=<>])"
 )
 _CHINESE_SENTENCE = re.compile(
     r"^[\u4e00-\u9fff].*\d|[\u4e00-\u9fff]{2,}[，,。][\u4e00-\u9fff]|[\u4e00-\u9fff]{3,}.*\d"
