@@ -25,7 +25,7 @@ _HEDGE = re.compile(
     re.I,
 )
 _GLOSSED = re.compile(  # the minimum is $3$ when $a=1$ and $b=2$
-    r"^(.*\b(?:is|are|equals)\s+(?:\$[^$]+\$|\\\(.+?\\\)))\s*,?\s+"
+    r"^(.*\b(?:is|are|equals)\s+(?:\$[^$]+\$|\\\(.+?\\\)|[-−]?\d[\d,./]*(?<=\d)))\s*,?\s+"
     r"(?:when|where|at|if|for|since|because|attained|achieved)\b.*$",
     re.S,
 )
@@ -99,7 +99,7 @@ def ending(text: str) -> Found:
     without = _ROUGHLY.sub("", sentence)
     sentence = without if re.search(r"\d", without) else sentence
     sentence = _ADJUNCT.sub(r"\1", sentence)
-    for rule in (_choice, _total, _spans, _bold, _several, _expression, _number, _computed, _conclusion, _only_letter, _spelled):
+    for rule in (_choice, _total, _spans, _bold, _several, _expression, _number, _computed, _conclusion, _only_letter, _spelled, _word):
         found = rule(sentence)
         if found is not None:
             return found
@@ -210,3 +210,17 @@ def _spelled(sentence: str) -> Found | None:
     match = re.search(r"\b(?:is|are|equals|to)\s+(?:exactly\s+)?([a-z]+(?:[- ][a-z]+)?)\.$", sentence)
     words = match and canonical_words(match.group(1).replace("-", " "))
     return (words, "last_expression") if words and re.search(r"\d", words) else None
+
+
+def _word(sentence: str) -> Found | None:
+    """The word that a conclusion ends with: "So the winner is Alice.", "we land on Tuesday." """
+    match = _DAY.search(sentence)
+    if match is None and _CONCLUSION.match(sentence):
+        match = re.search(r"\b(?:is|was|be)\s+([A-Za-z]{2,})\.$", sentence)
+    return (match.group(1), "last_expression") if match else None
+
+
+_DAY = re.compile(
+    r"\b(?:is|was|be|on)\s+(?:an?\s+)?((?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|January|February|March|April|May|June|"
+    r"July|August|September|October|November|December)\.$"
+)

@@ -286,7 +286,10 @@ def _whole_text(text: str) -> Extracted | None:
     return Extracted(said.group(1) if said else text, "whole") if looks_like_answer(text) else None
 
 
-_SAYS_WORD = re.compile(r"(?:The|This|It)\s(?:[a-z]+\s)?(?:is|will\sbe)\s((?:not\s|neither\s)?[A-Za-z]+)\.")  # The function is even.
+_SAYS_WORD = re.compile(
+    r"(?:The|This|It)\s(?:[a-z]+\s)?(?:(?:is|will\sbe)\s(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
+    r"((?:not\s|neither\s)?[A-Za-z]+)\."
+)  # The function is even.
 _SENTENCE_WORDS = re.compile(
     r"\b(?:so|then|thus|hence|we|it|is|the|let|therefore|get|gives|now|are|there|this|that|which)\b", re.I
 )

@@ -107,6 +107,7 @@ def _label_of(node: Node) -> Node | None:
 def unlabel_pair(gold: Node, pred: Node) -> tuple[Node, Node]:
     """Both without the names of what they are, unless the names tell them apart."""
     gold, pred = _common_label(gold), _common_label(pred)
+    gold, pred = _spread(gold, other=pred), _spread(pred, other=gold)
     gold_label, pred_label = _label_of(gold), _label_of(pred)
     if gold_label is not None and pred_label is not None:
         if _labels_differ(gold_label, pred_label):
@@ -115,6 +116,17 @@ def unlabel_pair(gold: Node, pred: Node) -> tuple[Node, Node]:
     if gold.kind == pred.kind == "list" and _records(gold) and _records(pred):
         return gold, pred
     return _unlabel(gold, other=pred), _unlabel(pred, other=gold)
+
+
+def _spread(node: Node, other: Node) -> Node:
+    """(a, b) = (1, 2) as a = 1, b = 2 where the other side is written so."""
+    label = _label_of(node)
+    if label is None or label.kind != "tuple" or other.kind != "list" or not _records(other):
+        return node
+    values = node.args[1]
+    if values.kind != "tuple" or len(values.args) != len(label.args):
+        return node
+    return Node("list", tuple(Node("rel", pair, "=") for pair in zip(label.args, values.args)))
 
 
 def _labels_differ(a: Node, b: Node) -> bool:
