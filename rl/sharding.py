@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -131,12 +132,15 @@ def module_tensors(module: nn.Module) -> dict[str, Tensor]:
 def save_sharded(parts: Mapping[str, Mapping[str, Tensor]], folder: Path) -> None:
     """Writes each rank's shards to `folder`, which every rank sees. Any number of ranks can load them.
 
+    The files are safetensors alone: torch's own layout has a pickle, which would run code of whoever wrote it.
+
     Raises:
         OSError: a rank cannot write.
     """
     try:
         with _without_warning_of_a_single_process():
-            dcp.save(dict(parts), checkpoint_id=folder, no_dist=not dist.is_initialized())
+            writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+            dcp.save(_flat(parts), storage_writer=writer, no_dist=not dist.is_initialized())
     except CheckpointException as error:
         rank, (cause, _) = next(iter(error.failures.items()))
         raise OSError(f"rank {rank}: {cause}") from error
@@ -145,7 +149,23 @@ def save_sharded(parts: Mapping[str, Mapping[str, Tensor]], folder: Path) -> Non
 def load_sharded(parts: Mapping[str, Mapping[str, Tensor]], folder: Path) -> None:
     """Fills the tensors of `parts`, in their own layout, with what `save_sharded` wrote, whatever the ranks were."""
     with _without_warning_of_a_single_process():
-        dcp.load(dict(parts), checkpoint_id=folder, no_dist=not dist.is_initialized())
+        reader = HuggingFaceStorageReader(str(folder))
+        dcp.load(_flat(parts), storage_reader=reader, no_dist=not dist.is_initialized())
+
+
+def _flat(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Every tensor once: tied weights and a frozen base that models share have one name, by which all are filled."""
+    flat: dict[str, Tensor] = {}
+    seen: set[tuple[int, int, torch.Size]] = set()
+    for part, tensors in parts.items():
+        for name, tensor in tensors.items():
+            local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+            place = (local.untyped_storage().data_ptr(), int(local.storage_offset()), local.shape)
+            if local.numel() and place in seen:
+                continue
+            seen.add(place)
+            flat[f"{part}/{name}"] = tensor
+    return flat
 
 
 @contextlib.contextmanager
