@@ -67,6 +67,7 @@ _TEXT = re.compile(
 _THOUSANDS_TEX = re.compile(r"(?<=\d)\s*(?:,\s*\\!|\\!\s*,(?:\s*\\!)?|\{\s*,\s*\}|\\,|\\ )\s*(?=\d{3}(?!\d))")
 _THOUSANDS_SPACE = re.compile(r"(?<![\d.])(\d{1,3})((?: \d{3})+)(?![\d])")
 _THOUSANDS_COMMA = re.compile(r"(?<![\d.,])(\d{1,3})((?:,\d{3})+)(?![\d,])")
+_DEGREE_LETTER = re.compile(r"\^\s*\{?\s*\\(?:text|mathrm|rm)\s*\{\s*[oO]\s*\}\s*\}?")
 _ELLIPSIS = re.compile(r"\\(?:ldots|cdots|dots|dotsc|dotsb)(?![a-zA-Z])|…")
 
 
@@ -77,7 +78,7 @@ def clean(answer: str) -> str:
         text = text.replace("\\\\", "\\")  # every backslash doubled, those of new lines too
     if r"\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z()\[\]{}])", r"\\", text)  # escaped once too often
-    text = _THOUSANDS_TEX.sub("", text)
+    text = _DEGREE_LETTER.sub(r"^\\circ ", _THOUSANDS_TEX.sub("", text))
     text = re.sub(r"(?<!\\)\\[!,]", " ", text).replace("{,}", ",")
     text = _BETWEEN_EQUATIONS.sub(r"\1 , ", text)
     text = _SPACES.sub(" ", _DROPPED.sub(" ", text))

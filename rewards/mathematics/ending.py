@@ -20,7 +20,9 @@ _VERIFICATION = re.compile(
 _SENTENCES = re.compile(r"(?<=[^\d\s][.!?])(?<!i\.e\.)(?<!e\.g\.)\s+|(?<=\d[.!?])\s+(?=[A-Z])|(?<=[。！？])(?=.)")
 _HEDGE = re.compile(
     r"\b(?:either|maybe|perhaps|possibly|might|could be|not sure|guess|"
-    r"(?:need|have|want|remains|asked) to (?:find|compute|determine|calculate|show))\b|\?|"
+    r"(?:need|have|want|remains|asked) to (?:find|compute|determine|calculate|show)|"
+    r"(?:problem|question|prompt|example) (?:says|states|gives|tells|mentions|has)(?!.*\b(?:so|thus|hence|therefore)\b)|continue with)\b|\?|"
+    r"^\W*we (?:start|begin) with\b|\bsteps? \d|"
     r"^\W*(?:if|unless|let|suppose|assume|given)\b",
     re.I,
 )
@@ -43,7 +45,7 @@ _NUMBER = (
     r"[-−+]?[$€£¥]?\\?[$]?(?:\d*√\(?\d+\)?|\d[\d,. ]*\d|\d|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
     r"(?:\s*(?:\\?%|°|(?!(?:of|on|for|from|to|at)\b)[a-zA-Z²³$€]+(?:\^?\d)?)){0,3}[万亿]?"
 )
-_TUPLE = r"[(\[][^()\[\]$]{0,60}?\d[^()\[\]$]{0,60}[)\]]"
+_TUPLE = r"[(\[{][^()\[\]{}$]{0,60}?\d[^()\[\]{}$]{0,60}[)\]}]"
 _ENDING = re.compile(
     rf"(?:^|[\s=:(（$€£¥*_\u4e00-\u9fff])({_NUMBER}|{_TUPLE})"
     r"\s*(?:[\u4e00-\u9fff]{0,12}|[(（][\u4e00-\u9fff]{1,4}[)）]|(?:of|on|for|from|to|at) [a-z ]{1,40})[.。!*)_\s]*$"

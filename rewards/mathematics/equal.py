@@ -236,7 +236,7 @@ def _same_trees(gold: str, pred: str) -> bool:
 def _trees(gold: str, pred: str) -> tuple[tuple[str, Node | None], tuple[str, Node | None]]:
     from rewards.mathematics.units import conversion, join_compound, split_unit
 
-    gold, pred = join_compound(gold), join_compound(pred)
+    gold, pred = _SHARED_UNIT.sub("", join_compound(gold)), _SHARED_UNIT.sub("", join_compound(pred))
     (gold_core, gold_unit, gold_sure), (pred_core, pred_unit, pred_sure) = split_unit(gold), split_unit(pred)
     if not gold_sure and pred_unit is None and not (_is_plain_number(pred) and _is_spaced(gold)):
         gold_core, gold_unit = gold, None
@@ -251,6 +251,10 @@ def _trees(gold: str, pred: str) -> tuple[tuple[str, Node | None], tuple[str, No
     return (gold, gold_tree), (pred, pred_tree)
 
 
+_SHARED_UNIT = re.compile(  # 6 cm, 8 cm is 6, 8 cm
+    r"(?<=\d)\s*\\(?:text|mathrm)\s*\{\s*([a-zA-Z ]+?)\s*\}"
+    r"(?=\s*(?:,|and\b|or\b)[^a-zA-Z]*\d\s*\\(?:text|mathrm)\s*\{\s*\1\s*\}\s*$)"
+)
 _NEVER = Node("text", (), "a unit that contradicts the reference")
 
 
