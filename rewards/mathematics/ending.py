@@ -87,6 +87,9 @@ _ONE_QUANTITY = re.compile(
     r"[^\d$<>≤≥≠=\\]*"
 )
 
+_SEVERAL_LETTERS = re.compile(r"\bare\s+(\(?[A-J]\)?(?:,?\s+and\s+\(?[A-J]\)?|,\s*\(?[A-J]\)?)+)\W*$")
+_ASSIGNED = r"[a-z] ?= ?[-−]?\d+(?:\.\d+)?(?:/\d+)?"
+_ASSIGNMENTS = re.compile(rf"(?<![\w$])({_ASSIGNED}(?:(?:,? and|,) {_ASSIGNED})+)\W*$")  # p = 3 and q = -1
 _LETTER = re.compile(r"\(([A-J])\)|\b(?:option|choice|answer) ([A-J])\b")
 
 
@@ -101,7 +104,7 @@ def ending(text: str) -> Found:
     without = _ROUGHLY.sub("", sentence)
     sentence = without if re.search(r"\d", without) else sentence
     sentence = _ADJUNCT.sub(r"\1", sentence)
-    for rule in (_choice, _total, _spans, _bold, _several, _expression, _number, _computed, _conclusion, _only_letter, _spelled, _word):
+    for rule in (_choice, _letters, _assignments, _total, _spans, _bold, _several, _expression, _number, _computed, _conclusion, _only_letter, _spelled, _word):
         found = rule(sentence)
         if found is not None:
             return found
@@ -150,6 +153,17 @@ def _choice(sentence: str) -> Found | None:
         return None
     before = sentence[-_MAX_TAIL:][: match.start()]
     return ("", "denied") if _CHOICE_DENIED.search(before) else (match.group(1), "choice")
+
+
+def _letters(sentence: str) -> Found | None:
+    """The letters of "the correct statements are A, C, and D"."""
+    match = _SEVERAL_LETTERS.search(sentence[-_MAX_TAIL:])
+    return (match.group(1), "choice") if match else None
+
+
+def _assignments(sentence: str) -> Found | None:
+    match = _ASSIGNMENTS.search(sentence[-_MAX_TAIL:])
+    return (match.group(1), "last_expression") if match else None
 
 
 def _total(sentence: str) -> Found | None:

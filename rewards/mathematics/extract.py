@@ -58,6 +58,7 @@ _PHRASE = re.compile(
     | \b(?:choose|select|pick)[ ](?:option|choice|answer)?
     | \b(?:réponse|respuesta|resposta|antwort|risposta)(?:[ ](?:finale?|correcta?))?\s*(?:est|es|é|è|ist|:)\s*:?
     | 答え\s*(?:は|:|：)
+    | ^答\s*[:：](?=[^\u4e00-\u9fff]*\d)
     | (?:正确)?(?:选项|选择)\s*(?:是|为)\s*
     | \b(?:I(?:[ ]would|'d|'ll|[ ]will)?[ ](?:say|go[ ]with|pick|choose)|my[ ](?:choice|pick)[ ]is)[ ]+
       (?:(?:option|choice|answer)[ ])?(?=\(?(?-i:[A-J])\)?(?:[ ]here)?\W*$)

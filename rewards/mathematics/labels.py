@@ -115,7 +115,16 @@ def unlabel_pair(gold: Node, pred: Node) -> tuple[Node, Node]:
         return gold.args[1], rename(pred.args[1], _argument(pred_label), _argument(gold_label))
     if gold.kind == pred.kind == "list" and _records(gold) and _records(pred):
         return gold, pred
+    if gold.kind in ("num", "neg", "div") and _names_a_sum(pred):
+        return gold, pred.args[1]
     return _unlabel(gold, other=pred), _unlabel(pred, other=gold)
+
+
+def _names_a_sum(node: Node) -> bool:
+    """a + b = 7, which says what a + b is; 2a + b = 7 is an equation."""
+    if node.kind != "rel" or node.name != "=" or len(node.args) != 2 or symbols_of(node.args[1]):
+        return False
+    return node.args[0].kind in ("add", "mul") and all(arg.kind == "sym" for arg in node.args[0].args)
 
 
 def _spread(node: Node, other: Node) -> Node:

@@ -137,12 +137,21 @@ def same_words(gold: str, pred: str) -> bool | None:
     lettered = choice_with_text(pred)
     if first == second or (lettered and first == canonical_words(lettered[1])):
         return not _is_single_letter_of_other_case(gold, pred)
+    if _romans(gold) and _romans(gold) == _romans(pred):
+        return True
     if _parts(first) == _parts(second) and len(_parts(first)) > 1:
         return True  # Alice and Bob, in any order
     if ("(" in gold) != ("(" in pred):
         return None
     squeezed = [re.sub(r"\W", "", words) for words in (first, second)]
     return True if squeezed[0] == squeezed[1] and len(squeezed[0]) > 1 else None
+
+
+def _romans(text: str) -> list[str]:
+    """The numerals of "I and III only", sorted; nothing for other text."""
+    content = re.sub(r"\s+only\W*$", "", text_content(text).strip())
+    numerals = re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", content)
+    return sorted(numerals) if all(re.fullmatch(r"[IVX]+", numeral) for numeral in numerals) else []
 
 
 def _parts(words: str) -> list[str]:
