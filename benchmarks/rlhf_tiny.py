@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from rewards import load_reward
-from rl.inference.intervals import wilson
+from rl.intervals import wilson
 from rl.over_optimisation import first_finding, watch_points
 from rl.reward_model.pairs import read_pair
 from rollouts.tasks.requests import Requests, utility

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from rl.inference.intervals import mean_interval, standard_error, wilson
+from rl.intervals import mean_interval, standard_error, wilson
 from rl.loop import as_sampling
 from rl.recipe import EvaluationSection, SynthesisSection
 from rl.scoring import ScoredTrajectory, Scorer

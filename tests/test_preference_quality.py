@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from rl.inference.intervals import mean_interval, wilson
+from rl.intervals import mean_interval, wilson
 from rl.reward_model.quality import PairScores, calibration, quality, read_calibration, write_calibration
 
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 from rewards.gui_click import Click, ClickOutcome, Space, as_numbers, judge_click, parse_click
 from rl.errors import UserError
-from rl.inference.intervals import wilson
+from rl.intervals import wilson
 from rollouts.rows import DatasetError, Row, read_rows
 from rollouts.screenspot import Annotations, ScreenTarget
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from rl.errors import UserError
 from rl.gui.grounding import Cell, GroundingScores, Judged
-from rl.inference.intervals import wilson
+from rl.intervals import wilson
 
 _SIDE = 900  # pixels of the longer side of a picture on the page
 _TARGET, _CLICK = "#e00030", "#0060ff"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rl.inference.intervals import Z
+from rl.intervals import Z
 from rl.over_optimisation import WatchPoint, first_finding, watch_points
 from rl.reporting.charts import Chart, one_chart
 from rl.reward_model.quality import draw_calibration, read_calibration

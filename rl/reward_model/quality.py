@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rewards.preference import Scale
-from rl.inference.intervals import wilson
+from rl.intervals import wilson
 
 # In the folder of a preference model.
 CALIBRATION, CALIBRATION_PLOT = "calibration.json", "calibration.png"
