@@ -133,6 +133,7 @@ _INTEGER_QUALIFIER = re.compile(
 )
 
 
+_LETTERED = re.compile(r"\s*(?:\(|\\text|[A-J][.)]\s)")  # (B) 12, B. 12
 _NAMED = re.compile(  # probability = 3/7
     r"^(?!\s*(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|max|min|arc[a-z]*)\b)[A-Za-z ]*[a-z]{3,}[A-Za-z ]*[=:]\s*(?=\S)"
 )
@@ -157,7 +158,7 @@ def _mathematics(text: str) -> str:
     if words is not None and (words.startswith(("\\", "-\\")) or words.isdigit()):
         return words
     full = choice_with_text(text)
-    if full is not None and re.search(r"\d|\\", full[1]) and text.lstrip().startswith(("(", "\\text")):
+    if full is not None and re.search(r"\d|\\", full[1]) and _LETTERED.match(text):
         return clean(full[1])
     return text
 
