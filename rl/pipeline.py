@@ -17,7 +17,7 @@ from rl.cluster import EnginePool, make_engine, ray_cluster
 from rl.display import Display
 from rl.durable import damage, folder_written_aside
 from rl.errors import RunFailed, UserError
-from rl.held_out_scores import Measurements
+from rl.held_out_scores import Measurements, is_win_rate, measured_after, measured_before
 from rl.interrupt import InterruptRequest
 from rl.recipe import MessageCacheStage, PreferenceModelStage, Recipe, RlStage, SftStage, Stage, rewards_of
 from rl.recovery import recover
@@ -143,10 +143,10 @@ def _run_stage(parts: RunParts, name: str, stage: Stage) -> None:
     changes_policy = isinstance(stage, SftStage | RlStage)
     earlier = parts.policy_stages(before=name)
     parts.hold(earlier[-1] if earlier else None)
-    before: Measurements = parts.held_out_scores.before(name) if changes_policy else {}
+    before: Measurements = measured_before(parts, name) if changes_policy else {}
     outcome, seconds = _ran(parts, name, stage)
-    after: Measurements = parts.held_out_scores.after(name, before) if changes_policy else {}
-    scores_before = {key: 0.5 if parts.held_out_scores.is_win_rate(key) else m.score for key, m in before.items()}
+    after: Measurements = measured_after(parts, name, before) if changes_policy else {}
+    scores_before = {key: 0.5 if is_win_rate(parts, key) else m.score for key, m in before.items()}
     scores_after = {key: m.score for key, m in after.items()}
     details = {**outcome.details, **_flat_details(after)}
     record = StageRecord(stage.kind, outcome.iterations, seconds, scores_before, scores_after, details)

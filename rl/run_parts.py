@@ -10,7 +10,6 @@ from rl.cluster import EnginePool, RayRanks
 from rl.display import Display
 from rl.errors import Interrupted
 from rl.group import InProcessRank, LearnerGroup, Ranks
-from rl.held_out_scores import HeldOutScores
 from rl.interrupt import InterruptRequest
 from rl.non_finite import StepWatch
 from rl.progress import StageProgress
@@ -50,7 +49,6 @@ class RunParts:
         self.held_out_ids = frozenset(
             row_id(row, name) for name, rows in self.held_out_rows.items() for row in rows
         )
-        self.held_out_scores = HeldOutScores(self)
         self._take_over_finished_stages()
 
     def _num_tokens(self, content: PromptContent) -> int:

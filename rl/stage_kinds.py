@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rl.checkpoint import StageState
 from rl.durable import folder_written_aside
 from rl.errors import Interrupted, RunFailed, UserError
+from rl.held_out_scores import measured_during
 from rl.non_finite import RollBack
 from rl.over_optimisation import first_finding, over_optimised, watch_points
 from rl.progress import StageProgress
@@ -98,7 +99,7 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
         parts.run.append_rollouts(name, iteration.index, logged)
         metrics = {**iteration.metrics, "engine_restarts": float(parts.started_engine().restarts)}
         last = iteration.state.iteration == stage.iterations
-        metrics |= parts.held_out_scores.during(name, iteration.state.iteration)
+        metrics |= measured_during(parts, name, iteration.state.iteration)
         _watch(parts, name, stage, {**metrics, "iteration": iteration.index})
         _keep_if_best(parts, name, stage, iteration.state.iteration, metrics)
         progress.after(iteration.index, metrics, iteration.state, last=last)
