@@ -104,15 +104,20 @@ def main() -> None:
         for module in sys.argv[2:]:
             with contextlib.suppress(ImportError):  # the worker reports what it cannot import
                 importlib.import_module(module)
-        while True:
-            message, fds, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 3)
-            if len(message) < _MESSAGE_BYTES:
-                os._exit(0)
-            if message.startswith(b"fork"):
-                answer = _fork(control, fds)
-            else:
-                answer = _wait(int.from_bytes(message[4:], "little"))
-            control.sendall(answer.to_bytes(8, "little"))
+        with contextlib.suppress(ConnectionError):  # the trainer was killed with an answer unread
+            while _served(control):
+                pass
+    os._exit(0)
+
+
+def _served(control: socket.socket) -> bool:
+    """Does what one message asks for; False when the trainer has closed the socket."""
+    message, fds, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 3)
+    if len(message) < _MESSAGE_BYTES:
+        return False
+    answer = _fork(control, fds) if message.startswith(b"fork") else _wait(int.from_bytes(message[4:], "little"))
+    control.sendall(answer.to_bytes(8, "little"))
+    return True
 
 
 def _fork(control: socket.socket, fds: list[int]) -> int:

@@ -126,7 +126,10 @@ def test_ctrl_c_keeps_what_was_answered(folder):
             sys.executable, "-m", "rl.cli", "evaluate", "sums.jsonl", "--model", "m", "--endpoint", endpoint.url,
             "--out", "out.jsonl", "--reward", "rewards.math_answer:math_reward",
         ]  # fmt: skip
-        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": root}, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            command, env=os.environ | {"PYTHONPATH": root}, stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+        )  # fmt: skip
         end = time.monotonic() + 60
         while not (folder / "out.jsonl").exists() or len((folder / "out.jsonl").read_text().splitlines()) < 4:
             assert time.monotonic() < end, process.poll()

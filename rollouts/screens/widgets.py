@@ -192,7 +192,7 @@ def icon_over_text(
     square = (x, y, x + side, y + side)
     if tile is not None:
         c.fill(square, tile, radius=c.u(t.radius + 4))
-    colour = t.on_accent if tile is not None else ink or t.text
+    colour = t.on_accent if tile == t.accent else ink or t.text
     where = c.draw_icon(CONCEPTS[concept].icon, shrink(square, side // 5 if tile else c.u(1)), colour)
     shown, text_box = c.draw_text(
         CONCEPTS[concept].label, (box[0], box[3] - height, box[2], box[3]), ink or t.text, points=points, align="middle"
