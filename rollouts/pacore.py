@@ -12,14 +12,15 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Literal
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from rollouts.epoch_order import EpochOrder
 from rollouts.message_cache import CachedProblem
 from rollouts.rows import Row
 from rollouts.trajectory import Message, PromptContent
@@ -240,11 +241,14 @@ class PacorePrompts:
     fits: Callable[[PromptContent], bool] = _anything_fits
     """whether a prompt is within the budget; see `fitting_messages` for what becomes of messages where it is not"""
     overflow: Overflow = "drop"
-    _orders: dict[int, list[int]] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def _order(self) -> EpochOrder:
+        return EpochOrder(len(self.problems), self.seed)
 
     def row(self, index: int) -> Row:
         """See `RowSource`."""
-        problem = self.problems[self._position(index)]
+        problem = self.problems[self._order.position(index)]
         rng = random.Random(f"{self.seed}:messages:{index}")
         nonempty = [message for message in problem.messages if message.conclusion]
         count = min(rng.randint(self.low, self.high), len(nonempty))
@@ -264,13 +268,3 @@ class PacorePrompts:
             "correct_messages": sum(right),
             "majority_correct": bool(shown) and right[shown.index(majority(shown))],
         }
-
-    def _position(self, index: int) -> int:
-        """Which problem the index-th row is of: every epoch has a new order."""
-        epoch, position = divmod(index, len(self.problems))
-        if epoch not in self._orders:
-            order = list(range(len(self.problems)))
-            random.Random(f"{self.seed}:{epoch}").shuffle(order)
-            self._orders.clear()  # one epoch at a time
-            self._orders[epoch] = order
-        return self._orders[epoch][position]

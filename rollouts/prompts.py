@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
+from rollouts.epoch_order import EpochOrder
 from rollouts.rows import DatasetError, Row
 from rollouts.tasks import Task
 from rollouts.trajectory import Message, Prompt, PromptContent, prompt_id_of
@@ -44,17 +46,14 @@ class ShuffledRows:
 
     rows: Sequence[Row]
     seed: int
-    _orders: dict[int, list[int]] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def _order(self) -> EpochOrder:
+        return EpochOrder(len(self.rows), self.seed)
 
     def row(self, index: int) -> Row:
         """See `RowSource`."""
-        epoch, position = divmod(index, len(self.rows))
-        if epoch not in self._orders:
-            order = list(range(len(self.rows)))
-            random.Random(f"{self.seed}:{epoch}").shuffle(order)
-            self._orders.clear()  # one epoch at a time
-            self._orders[epoch] = order
-        return self.rows[self._orders[epoch][position]]
+        return self.rows[self._order.position(index)]
 
 
 @dataclass(frozen=True)

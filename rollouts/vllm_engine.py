@@ -68,7 +68,8 @@ class VllmEngine:
         # One generator for the batch: a seed per request makes vLLM draw row by row.
         torch.manual_seed(seed)
         prompts = [TokensPrompt(prompt_token_ids=request.prompt_token_ids.tolist()) for request in requests]
-        parameters = [_sampling_parameters(request.sampling) for request in requests]
+        # logprobs=0: the sampled token's own
+        parameters = [sampling_parameters(request.sampling, logprobs=0) for request in requests]
         outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
         return [self._generation(output.outputs[0]) for output in outputs]
 
@@ -120,7 +121,8 @@ def engine_arguments(settings: VllmSettings) -> dict[str, Any]:
     return arguments
 
 
-def _sampling_parameters(sampling: Sampling) -> Any:
+def sampling_parameters(sampling: Sampling, **others: Any) -> Any:
+    """vLLM's form of how tokens are drawn; `others` are fields of its SamplingParams."""
     from vllm import SamplingParams
 
     return SamplingParams(
@@ -129,7 +131,7 @@ def _sampling_parameters(sampling: Sampling) -> Any:
         top_k=sampling.top_k or -1,
         max_tokens=sampling.max_tokens,
         stop=list(sampling.stop) or None,
-        logprobs=0,  # the sampled token's own
+        **others,
     )
 
 

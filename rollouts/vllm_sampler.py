@@ -21,7 +21,7 @@ from rollouts.collect import encode_content
 from rollouts.engine import Sampling
 from rollouts.sampler import Reply, SamplerUnusable, SamplingError
 from rollouts.trajectory import FinishReason, PromptContent
-from rollouts.vllm_engine import VllmSettings, engine_arguments
+from rollouts.vllm_engine import VllmSettings, engine_arguments, sampling_parameters
 
 
 @dataclass(frozen=True)
@@ -189,15 +189,10 @@ class VllmSampler:
 
 
 def _parameters(sampling: Sampling, seed: int, *, streamed: bool) -> Any:
-    from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    return SamplingParams(
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k or -1,
-        max_tokens=sampling.max_tokens,
-        stop=list(sampling.stop) or None,
+    return sampling_parameters(
+        sampling,
         seed=seed if sampling.temperature > 0 else None,
         output_kind=RequestOutputKind.DELTA if streamed else RequestOutputKind.FINAL_ONLY,
     )
