@@ -3,7 +3,7 @@ stage; the run is started again each time, and must end like a run that nobody d
 
     python benchmarks/chaos.py --kills 60 --out /tmp/chaos
 
-Compared at the end, bit for bit: every line of metrics and rollouts (without times), held-out scores, message cache,
+A run that finishes before so many kills came is followed by another one. Compared at the end of each, bit for bit: every line of metrics and rollouts (without times), held-out scores, message cache,
 and the weights after every stage. After each end of a driver, no process and no temporary file of it may be left.
 Prints one line per kill and a JSON summary; the exit code is 1 if anything differs.
 """
@@ -86,6 +86,8 @@ class Chaos:
     targets: Sequence[str]
     rng: random.Random
     say: Callable[[str], None] = print
+    num_before: int = 0
+    """kills of earlier runs, for the numbers that are told"""
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     kills: Counter[str] = field(default_factory=Counter)
     places: Counter[str] = field(default_factory=Counter)
@@ -99,14 +101,14 @@ class Chaos:
         self._held_up = (-1, 0)
 
     def run(self, num_kills: int) -> None:
-        """Kills until there were `num_kills`, then lets the run finish."""
+        """Kills until there were `num_kills`, or until the run has finished; lets it finish."""
         while True:
-            driver = self._start()
+            driver = self.start()
             if self.rng.random() < 0.85:
                 self._let_it_begin(driver)
-            while driver.poll() is None and sum(self.kills.values()) < num_kills:
+            while driver.poll() is None and self.num_kills < num_kills:
                 self._disturb(driver)
-            code = self._ended(driver)
+            code = self.ended(driver)
             if code == 0:
                 break
             if code == 2:
@@ -114,7 +116,12 @@ class Chaos:
                 break
         shutil.rmtree(self.temporary)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    @property
+    def num_kills(self) -> int:
+        """Kills so far."""
+        return sum(self.kills.values())
+
+    def start(self) -> subprocess.Popen[bytes]:
         environment = os.environ | {MARK: self.mark, "TMPDIR": str(self.temporary), "PYTHONPATH": str(ROOT)}
         self.log = self.run_dir.with_suffix(".log")
         with self.log.open("ab") as log, self.run_dir.with_suffix(".stderr").open("wb") as stderr:
@@ -150,9 +157,8 @@ class Chaos:
             self._kill(name, driver)
 
     def _kill(self, name: str, driver: subprocess.Popen[bytes]) -> None:
-        wanted = TARGETS[name.partition(" SIG")[0]]
         place = self._place()
-        victims = [process for process in self.processes() if wanted(process.line)]
+        victims = self.victims(name)
         if not victims:
             time.sleep(0.1)
             return
@@ -162,13 +168,23 @@ class Chaos:
             os.kill(victim.pid, number)
         self.kills[name] += 1
         self.places[place] += 1
-        self.say(f"{sum(self.kills.values()):3d} {name:15s} {place}")
+        self.say(f"{self.num_before + self.num_kills:3d} {name:15s} {place}")
         if name in SIGNALS:
             self._end_by_signal(driver)
         if name in ("driver", "learner", "raylet", "gcs", "ray agent", *SIGNALS):
             self._wait(driver)
             progress = self._progress()
             self._held_up = (progress, self._held_up[1] + 1 if self._held_up[0] == progress else 0)
+
+    def kill_all(self, name: str) -> None:
+        """Every process of a target, now."""
+        place, victims = self._place(), self.victims(name)
+        assert victims, f"no {name} runs in {place}"
+        for victim in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim.pid, SIGNALS.get(name, signal.SIGKILL))
+        self.kills[name] += 1
+        self.say(f"{self.num_kills:3d} {name:15s} {place}")
 
     def _end_by_signal(self, driver: subprocess.Popen[bytes]) -> None:
         """A driver that is asked to stop ends with exit code 130, or 0 where it was done."""
@@ -188,7 +204,7 @@ class Chaos:
             time.sleep(0.02)
         self.slowest_end_s = max(self.slowest_end_s, time.monotonic() - start)
 
-    def _ended(self, driver: subprocess.Popen[bytes]) -> int:
+    def ended(self, driver: subprocess.Popen[bytes]) -> int:
         """The exit code of a driver, after a look at what it left behind."""
         try:
             code = driver.wait(timeout=900)
@@ -214,6 +230,11 @@ class Chaos:
     def processes(self) -> list[Process]:
         """Everything that belongs to the disturbed run and has not ended, whoever its parent is."""
         return [process for process in _processes(f"{MARK}={self.mark}".encode()) if "guardian.py" not in process.line]
+
+    def victims(self, name: str) -> list[Process]:
+        """The processes of a target."""
+        wanted = TARGETS[name.partition(" SIG")[0]]
+        return [process for process in self.processes() if wanted(process.line)]
 
     def _progress(self) -> int:
         """A number that grows with every checkpoint, measurement and finished stage."""
@@ -350,16 +371,22 @@ def main() -> int:
         targets.remove("learner")
     seconds = straight_run(parsed.out / "straight", overrides)
     print(f"the straight run took {seconds:.0f} s", flush=True)
-    chaos = Chaos(parsed.out / "disturbed", overrides, targets, random.Random(parsed.seed), lambda text: print(text, flush=True))
-    start = time.monotonic()
-    chaos.run(parsed.kills)
-    found = [*chaos.problems, *differences(parsed.out / "straight", parsed.out / "disturbed")]
+    start, rng = time.monotonic(), random.Random(parsed.seed)
+    runs: list[Chaos] = []
+    found: list[str] = []
+    while (done := sum(run.num_kills for run in runs)) < parsed.kills and not found:
+        chaos = Chaos(parsed.out / f"disturbed_{len(runs)}", overrides, targets, rng, lambda text: print(text, flush=True), done)
+        chaos.run(parsed.kills - done)
+        runs.append(chaos)
+        found = [*chaos.problems, *differences(parsed.out / "straight", chaos.run_dir)]
+        print(f"run {len(runs)} of {chaos.num_kills} kills: {len(found)} differences and problems", flush=True)
     summary = {
-        "kills": sum(chaos.kills.values()),
-        "kills_by_target": dict(sorted(chaos.kills.items())),
-        "places": dict(sorted(chaos.places.items())),
-        "driver_exit_codes": dict(chaos.exits),
-        "slowest_end_of_a_driver_s": round(chaos.slowest_end_s, 1),
+        "kills": sum(run.num_kills for run in runs),
+        "runs": len(runs),
+        "kills_by_target": dict(sorted(sum((run.kills for run in runs), Counter()).items())),
+        "places": dict(sorted(sum((run.places for run in runs), Counter()).items())),
+        "driver_exit_codes": dict(sum((run.exits for run in runs), Counter())),
+        "slowest_end_of_a_driver_s": round(max(run.slowest_end_s for run in runs), 1),
         "straight_s": round(seconds, 1),
         "disturbed_s": round(time.monotonic() - start, 1),
         "differences_and_problems": found,

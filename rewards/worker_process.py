@@ -83,15 +83,20 @@ def die_with_parent_process() -> None:
 def _die_with_lifeline(lifeline_fd: int) -> None:
     """Have this process and everything it starts killed when the trainer is gone, however the trainer ended.
 
-    Three nets: the kernel signals the whole process group when the lifeline pipe loses its writer (also children
-    of this process, also while it hangs in C); the parent-death signal; and a thread, where neither exists.
+    The kernel signals the whole process group when the lifeline pipe loses its writer, also while this process hangs
+    in C; where it cannot, a thread does, and the parent-death signal helps.
+
+    No parent-death signal beside the first: the template dies with one thread of the trainer, and so may die before
+    the trainer closes the pipe. This process would die with it, and nobody would be left in the group who reads the
+    pipe: what it had started would live on.
     """
     threading.Thread(target=_kill_group_at_eof, args=(lifeline_fd,), daemon=True).start()
-    with contextlib.suppress(OSError):  # not Linux: the thread remains
+    try:
         fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(lifeline_fd, _F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, fcntl.fcntl(lifeline_fd, fcntl.F_GETFL) | os.O_ASYNC)
-    die_with_parent_process()
+    except OSError:  # not Linux
+        die_with_parent_process()
 
 
 def _kill_group_at_eof(lifeline_fd: int) -> None:

@@ -16,7 +16,7 @@ FUNCTIONS = Path(__file__).parent / "data" / "reward_functions.py"
 
 
 def pool_of(name: str, **options) -> RewardPool:
-    return RewardPool(f"{FUNCTIONS}:{name}", **{"timeout_s": 0.5, **options})
+    return RewardPool(f"{FUNCTIONS}:{name}", **{"timeout_s": 60.0, **options})
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def obedient():
         yield pool
 
 
-def score(pool: RewardPool, completions: list[str], **columns):
-    return pool.score(["q"] * len(completions), completions, columns)
+def score(pool: RewardPool, completions: list[str], timeout_s: float | None = None, **columns):
+    return pool.score(["q"] * len(completions), completions, columns, timeout_s=timeout_s)
 
 
 def is_running(pid: int) -> bool:
@@ -36,7 +36,12 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def wait_until_gone(pids: list[int], timeout_s: float = 5.0) -> list[int]:
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def wait_until_gone(pids: list[int], timeout_s: float = 60.0) -> list[int]:
+    """Those that are not gone in a time that is long on any machine."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and any(map(is_running, pids)):
         time.sleep(0.02)
@@ -67,7 +72,7 @@ def test_only_the_bad_rows_of_a_batch_fail(obedient):
         "101",
         "true",
     ]
-    results = score(obedient, rows)
+    results = score(obedient, rows, timeout_s=3.0)  # enough for a good row on a busy machine
     status = {row: result.status for row, result in zip(rows, results)}
     assert status == {
         **dict.fromkeys(["1", "2", "3", "4", "5", "true"], RewardStatus.OK),
@@ -81,22 +86,19 @@ def test_only_the_bad_rows_of_a_batch_fail(obedient):
 
 
 def test_failures_say_what_happened(obedient):
-    messages = {
-        row: score(obedient, [row])[0].message for row in ("raise", "die", "exit", "nan", "text", "101", "hang")
-    }
+    messages = {row: score(obedient, [row])[0].message for row in ("raise", "die", "exit", "nan", "text", "101")}
     assert messages["raise"].startswith("ValueError: a bad row (reward_functions.py:")
     assert messages["die"] == "the worker process was killed by SIGKILL"
     assert messages["exit"].startswith("SystemExit: 3")
     assert messages["nan"] == "nan is not a finite number"
     assert messages["text"] == "high is str, not a number"
     assert messages["101"] == "101 is outside the range [-10, 100]"
-    assert messages["hang"] == "no answer within 0.5 s; the worker was killed"
+    hanging = score(obedient, ["hang"], timeout_s=0.5)[0]
+    assert hanging.message == "no answer within 0.5 s; the worker was killed"
 
 
 def test_a_hang_inside_c_is_killed_too(obedient):
-    start = time.monotonic()
-    assert score(obedient, ["hang in C"])[0].status is RewardStatus.TIMEOUT
-    assert time.monotonic() - start < 2.5
+    assert score(obedient, ["hang in C"], timeout_s=0.5)[0].status is RewardStatus.TIMEOUT
     assert score(obedient, ["7"])[0].value == 7.0
 
 
@@ -116,7 +118,7 @@ def test_several_threads_may_score_at_once(obedient):
 
 def test_what_a_killed_worker_started_is_killed_with_it(obedient, tmp_path):
     note = tmp_path / "pids"
-    assert score(obedient, [f"orphan {note}"])[0].status is RewardStatus.TIMEOUT
+    assert score(obedient, [f"orphan {note}"], timeout_s=3.0)[0].status is RewardStatus.TIMEOUT
     assert wait_until_gone([int(pid) for pid in note.read_text().split()]) == []
 
 
@@ -147,19 +149,24 @@ def test_closing_while_the_worker_still_loads_says_so(tmp_path):
     timer.join()
 
 
-def test_workers_and_their_children_die_with_a_parent_that_is_killed(tmp_path):
+@pytest.mark.parametrize("template_first", [False, True])
+def test_workers_and_their_children_die_with_a_parent_that_is_killed(tmp_path, template_first):
     note = tmp_path / "pids"
     code = (
         "from rewards.worker import RewardPool\n"
-        f"pool = RewardPool({str(FUNCTIONS)!r} + ':obey', timeout_s=60)\n"
+        f"pool = RewardPool({str(FUNCTIONS)!r} + ':obey', timeout_s=600)\n"
         f"pool.score(['q'], ['orphan {note}'], {{}})\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 10
-    while not (note.exists() and note.read_text().count(" ")) and time.monotonic() < deadline:
+    while not (note.exists() and note.read_text().count(" ")):
+        assert parent.poll() is None
         time.sleep(0.02)
     pids = [int(pid) for pid in note.read_text().split()]
     assert all(map(is_running, pids))
+    if template_first:  # the kernel kills it when one thread of the parent ends, which may be before all have ended
+        template = parent_of(pids[0])
+        os.kill(template, 9)
+        assert wait_until_gone([template]) == []
     parent.kill()
     parent.wait()
     assert wait_until_gone(pids) == []
