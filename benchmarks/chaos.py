@@ -229,7 +229,8 @@ class Chaos:
 
     def processes(self) -> list[Process]:
         """Everything that belongs to the disturbed run and has not ended, whoever its parent is."""
-        return [process for process in _processes(f"{MARK}={self.mark}".encode()) if "guardian.py" not in process.line]
+        found = _processes(f"{MARK}={self.mark}".encode(), f"{self.temporary}/")
+        return [process for process in found if "guardian.py" not in process.line]
 
     def victims(self, name: str) -> list[Process]:
         """The processes of a target."""
@@ -267,14 +268,19 @@ def command(run_dir: Path, overrides: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "rl.cli", "run", RECIPE, "--run-dir", str(run_dir), *overrides]
 
 
-def _processes(mark: bytes) -> Iterator[Process]:
+def _processes(mark: bytes, folder: str) -> Iterator[Process]:
+    """Those that inherited the mark, or have a file in the folder open: a title is written over the environment."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                if mark in (entry / "environ").read_bytes().split(b"\0") or _has_open(entry, folder):
                     line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                     if line:  # a zombie has none
                         yield Process(int(entry.name), line)
+
+
+def _has_open(process: Path, folder: str) -> bool:
+    return any(os.readlink(file).startswith(folder) for file in (process / "fd").iterdir())
 
 
 def _stages(run_dir: Path) -> str:
@@ -366,9 +372,9 @@ def main() -> int:
     parsed = parser.parse_args()
     parsed.out.mkdir(parents=True)
     overrides = (*SMALL, f"learner.ranks={parsed.learner_ranks}", "learner.cpus=0.5", *parsed.overrides)
-    targets = [*TARGETS, *SIGNALS, *["driver", "engine"] * 2, *["reward"] * 3]
+    targets = [*TARGETS, *SIGNALS, *["driver", "engine", "learner"] * 2, *["reward"] * 3]
     if parsed.learner_ranks == 1:
-        targets.remove("learner")
+        targets = [name for name in targets if name != "learner"]
     seconds = straight_run(parsed.out / "straight", overrides)
     print(f"the straight run took {seconds:.0f} s", flush=True)
     start, rng = time.monotonic(), random.Random(parsed.seed)

@@ -34,7 +34,7 @@ from rl.cli import main as stepladder
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-SECONDS = 20
+SECONDS = 60
 CANARY = "/tmp/stepladder_fuzz_canary"
 OWN = """\
 model: {path: start}

@@ -1,7 +1,9 @@
 """Nothing of a run outlives its driver: a small process waits for the driver's end, however it ends, and tidies up.
 
 Every process that the driver starts inherits a mark in its environment. The guardian finds them by it: engines,
-learner ranks, Ray's own processes, reward workers, and what these have started. Linux only; elsewhere Ray and the
+learner ranks, Ray's own processes, reward workers, and what these have started. Some of Ray's processes give
+themselves a title, which is written over a part of the environment: these are found by the files that they have open
+in the folder of the run. Linux only; elsewhere Ray and the
 reward workers have their own, weaker nets.
 
 This file is also the guardian's program. It imports the standard library alone, so that it starts in milliseconds.
@@ -77,7 +79,7 @@ def tidy_up(mark: str, folder: str, *, quiet_rounds: int) -> None:
     """
     quiet = 0
     for _ in range(_MAX_ROUNDS):
-        found = marked_processes(mark)
+        found = own_processes(mark, folder)
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -88,17 +90,21 @@ def tidy_up(mark: str, folder: str, *, quiet_rounds: int) -> None:
         time.sleep(_ROUND_S)
 
 
-def marked_processes(mark: str) -> list[int]:
-    """Processes other than this one that inherited the mark and have not ended."""
+def own_processes(mark: str, folder: str) -> list[int]:
+    """Processes other than this one that inherited the mark, or have a file in the folder open; no zombies."""
     wanted = f"{MARK}={mark}".encode()
     found: list[int] = []
     for name in os.listdir("/proc") if sys.platform.startswith("linux") else ():
         if name.isdigit() and int(name) != os.getpid():
             with contextlib.suppress(OSError):  # ended meanwhile, or another user's
                 environment = Path(f"/proc/{name}/environ").read_bytes()  # empty for a zombie
-                if wanted in environment.split(b"\0"):
+                if wanted in environment.split(b"\0") or _has_open(name, f"{folder}/"):
                     found.append(int(name))
     return found
+
+
+def _has_open(pid: str, folder: str) -> bool:
+    return any(os.readlink(entry.path).startswith(folder) for entry in os.scandir(f"/proc/{pid}/fd"))
 
 
 def main() -> None:

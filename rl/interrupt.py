@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
-from types import FrameType
+from types import FrameType, TracebackType
+
+from rl.errors import Interrupted
 
 
 class InterruptRequest:
@@ -21,9 +23,12 @@ class InterruptRequest:
         for number in self._previous:
             signal.signal(number, self._handle)
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Raises Interrupted where SIGTERM came while that library's handler stood, which ends the process."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if isinstance(error, SystemExit) and error.code == signal.SIGTERM:
+            raise Interrupted("stopped at the start; run the same command to continue") from None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:

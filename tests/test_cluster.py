@@ -42,7 +42,7 @@ def model_path(tmp_path_factory):
 def make_pool(model_path, kind, **changes):
     section = EngineSection(kind=kind, max_model_len=64, max_num_seqs=32, kv_cache_gb=0.05)
     model = ModelSection(path=model_path)
-    settings = {"replicas": 1, "max_restarts": 1, "start_timeout_s": 120} | changes
+    settings = {"replicas": 1, "max_restarts": 1, "start_timeout_s": 600} | changes
     pool = EnginePool(lambda: make_engine(section, model, model_path), **settings)
     pool.wait_ready()
     return pool

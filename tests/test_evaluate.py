@@ -117,7 +117,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(folder, capsys):
 
 def test_ctrl_c_keeps_what_was_answered(folder):
     def slow_from_the_third(body, n):
-        time.sleep(60 if n >= 3 else 0)
+        time.sleep(900 if n >= 3 else 0)
         return answers(body, n)
 
     root = str(Path(__file__).parent.parent)
@@ -130,12 +130,12 @@ def test_ctrl_c_keeps_what_was_answered(folder):
             command, env=os.environ | {"PYTHONPATH": root}, stderr=subprocess.PIPE,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
         )  # fmt: skip
-        end = time.monotonic() + 60
+        end = time.monotonic() + 600
         while not (folder / "out.jsonl").exists() or len((folder / "out.jsonl").read_text().splitlines()) < 4:
             assert time.monotonic() < end, process.poll()
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=300) == 130
         assert b"run the same command to continue" in process.stderr.read()
     assert len(read_results(folder / "out.jsonl").answers) == 3
 

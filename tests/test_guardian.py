@@ -17,6 +17,8 @@ with guarded() as folder:
     detached = [sys.executable, "-c", "import os, time; os.setsid(); time.sleep(600)"]
     grandparent = [sys.executable, "-c", f"import subprocess, time; subprocess.Popen({detached!r}); time.sleep(600)"]
     children = [subprocess.Popen(command) for command in (detached, grandparent)]
+    hidden = {"STEPLADDER_TEST": os.environ["STEPLADDER_TEST"]}  # no mark, but a file of the run
+    children.append(subprocess.Popen(detached, env=hidden, stdout=(folder / "log").open("w")))
     print(folder, flush=True)
     how = sys.stdin.readline().strip()
     if how == "raise":
@@ -48,13 +50,13 @@ def test_nothing_stays_behind(how, tmp_path):
     )
     folder = Path(driver.stdout.readline().strip())
     assert (folder / "spilled").exists()
-    end = time.monotonic() + 20
-    while len(with_environment(own)) < 5 and time.monotonic() < end:  # driver, guardian, two children, a grandchild
+    end = time.monotonic() + 300
+    while len(with_environment(own)) < 6 and time.monotonic() < end:  # driver, guardian, three children, a grandchild
         time.sleep(0.02)
-    assert len(with_environment(own)) == 5
-    driver.communicate(how + "\n", timeout=20)
+    assert len(with_environment(own)) == 6
+    driver.communicate(how + "\n", timeout=300)
     assert driver.returncode == {"end": 0, "raise": 3, "exit": 0, "kill": -signal.SIGKILL}[how]
-    end = time.monotonic() + 20
+    end = time.monotonic() + 300
     while (with_environment(own) or folder.exists()) and time.monotonic() < end:
         time.sleep(0.02)
     assert with_environment(own) == []

@@ -72,7 +72,7 @@ def test_only_the_row_without_a_verdict_fails_in_a_pool():
 
     with Server(sometimes) as server:
         args = {"url": server.url, "model": "judge"}
-        with RewardPool("pairwise", args=args, timeout_s=10) as pool:
+        with RewardPool("pairwise", args=args, timeout_s=120) as pool:
             results = pool.score(["q"] * 3, ["long one", "odd", "x"], {"reference": ["short", "short", "longer"]})
     assert [result.value for result in results] == [1.0, None, 0.0]
     assert [str(result.status) for result in results] == ["ok", "error", "ok"]

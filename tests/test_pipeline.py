@@ -55,7 +55,7 @@ def command(run_dir, *overrides):
 
 
 def run(run_dir, *overrides):
-    return subprocess.run(command(run_dir, *overrides), capture_output=True, text=True, cwd=ROOT, timeout=300)
+    return subprocess.run(command(run_dir, *overrides), capture_output=True, text=True, cwd=ROOT, timeout=900)
 
 
 def metrics(run_dir, stage):
@@ -113,7 +113,7 @@ def test_an_interrupted_run_continues_to_the_same_weights(tmp_path):
     process = subprocess.Popen(command(broken, *ONLY_RLVR), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     _wait_for(lambda: (broken / "metrics.jsonl").exists() and metrics(broken, "rlvr"))
     process.send_signal(signal.SIGTERM)  # the harder one: Ray puts a handler of its own on it
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 130, stderr.decode()
     assert b"run the same command to continue" in stderr
     assert _children_named(str(broken)) == []
@@ -125,7 +125,7 @@ def test_an_interrupted_run_continues_to_the_same_weights(tmp_path):
         assert torch.equal(x, weights[1][name]), name
 
 
-def _wait_for(condition, timeout_s=120):
+def _wait_for(condition, timeout_s=600):
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "timed out"

@@ -18,7 +18,7 @@ import os, time
 
 def odd(completions, **columns):
     if "hang" in completions:
-        time.sleep(60)
+        time.sleep(900)
     if "die" in completions:
         os._exit(3)
     if "raise" in completions:
@@ -47,7 +47,7 @@ def file(tmp_path_factory):
 
 
 def pool_of(pools, fn, **changes):
-    return pools.get(RewardSection.model_validate({"fn": str(fn), "actor": {"cpus": 0.5}, "timeout_s": 3, **changes}))
+    return pools.get(RewardSection.model_validate({"fn": str(fn), "actor": {"cpus": 0.5}, "timeout_s": 10, **changes}))
 
 
 def test_only_the_bad_rows_of_a_call_fail_and_the_actor_is_replaced(pools, file):

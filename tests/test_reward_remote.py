@@ -115,7 +115,7 @@ def test_no_more_requests_than_allowed_are_under_way():
 
 def test_null_does_not_apply_and_a_remote_nan_is_invalid():
     with Server(lambda body, number: (200, b'{"rewards": [null, NaN, 0.5]}')) as server:
-        with RewardPool("http", args={"url": server.url}, timeout_s=10) as pool:
+        with RewardPool("http", args={"url": server.url}, timeout_s=120) as pool:
             results = pool.score(["q"] * 3, ["a", "b", "c"], {})
     assert [r.status for r in results] == ["not_applicable", "invalid", "ok"]
 
@@ -179,7 +179,7 @@ def test_the_template_runs_in_a_sandbox_and_unknown_names_are_errors():
 def test_a_verdict_that_cannot_be_read_is_a_failure_not_a_zero(said):
     with (
         Server(chat(said)) as server,
-        RewardPool("judge", args={"url": server.url, "model": "m"}, timeout_s=10) as pool,
+        RewardPool("judge", args={"url": server.url, "model": "m"}, timeout_s=120) as pool,
     ):
         result = pool.score(["q"], ["a"], {"solution": ["b"]})[0]
     assert (result.value, result.status) == (None, "error")

@@ -19,7 +19,7 @@ def write(path: Path, *rows) -> Path:
 def test_rows_come_back_with_reward_status_and_message(tmp_path):
     rows = [{"completion": text, "note": i} for i, text in enumerate(["2", "4", "raise", "none", "nan"])]
     source, out, progress = write(tmp_path / "in.jsonl", *rows), tmp_path / "out.jsonl", []
-    summary = score_file(source, f"{FUNCTIONS}:obey", out=out, timeout_s=5, on_progress=progress.append)
+    summary = score_file(source, f"{FUNCTIONS}:obey", out=out, timeout_s=120, on_progress=progress.append)
     scored = [json.loads(line) for line in out.read_text().splitlines()]
     assert [(row["reward"], row["status"]) for row in scored] == [
         (2.0, "ok"), (4.0, "ok"), (None, "error"), (None, "not_applicable"), (None, "invalid"),

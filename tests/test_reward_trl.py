@@ -15,11 +15,11 @@ TEMPLATE = "{% for m in messages %}<u>{{ m['content'] }}<eos>{% endfor %}"
 def test_functions_written_for_trl_run_unchanged_in_the_pool():
     completion = [{"role": "assistant", "content": r"so it is \boxed{\frac{1}{3}}"}]
     wrong = [{"role": "assistant", "content": r"so it is \boxed{\frac{1}{2}}"}]
-    with RewardPool("trl.rewards.accuracy_rewards:accuracy_reward", timeout_s=20) as pool:
+    with RewardPool("trl.rewards.accuracy_rewards:accuracy_reward", timeout_s=120) as pool:
         results = pool.score(["q", "q"], [completion, wrong], {"solution": [r"\frac{1}{3}"] * 2})
     assert [result.value for result in results] == [1.0, 0.0]
     args = {"max_completion_len": 100, "soft_punish_cache": 20}
-    with RewardPool("trl.rewards.other_rewards:get_soft_overlong_punishment", args=args, timeout_s=20) as pool:
+    with RewardPool("trl.rewards.other_rewards:get_soft_overlong_punishment", args=args, timeout_s=120) as pool:
         assert pool.score(["q"], ["x"], {}, completion_ids=[[0] * 90])[0].value == -0.5
 
 

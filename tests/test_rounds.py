@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-import time
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -122,12 +122,15 @@ def test_thoughts_that_the_server_splits_off_are_kept_apart_from_the_message():
 
 
 def test_no_more_requests_at_once_than_allowed():
+    three_at_once = threading.Barrier(3)
+
     def answer(body, n):
-        time.sleep(0.02)
+        if n < 21:
+            three_at_once.wait(timeout=120)
         return 200, completion("x")
 
     with ScriptedEndpoint(answer) as endpoint:
-        run(endpoint, CONVERSATION, RoundSettings((20,)), concurrency=3)
+        run(endpoint, CONVERSATION, RoundSettings((21,)), concurrency=3)
         assert endpoint.most_at_once == 3
 
 
@@ -154,7 +157,7 @@ def test_a_problem_goes_on_while_another_is_in_its_first_round():
     async def go():
         sampler = ClockSampler()
         settings = RoundSettings((2,), TEMPLATE)
-        slow = asyncio.create_task(solve("0.3 slow", sampler, settings, SAMPLING, seed=0))
+        slow = asyncio.create_task(solve("3.0 slow", sampler, settings, SAMPLING, seed=0))
         fast = asyncio.create_task(solve("0.01 fast", sampler, settings, SAMPLING, seed=0))
         await fast
         assert not slow.done()

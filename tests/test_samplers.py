@@ -36,7 +36,8 @@ async def main(model):
     good, bad = await asyncio.gather(sampler.sample("1", S, seed=1), sampler.sample("1" * 200, S, seed=1), return_exceptions=True)
     out["too_long"] = [type(good).__name__, type(bad).__name__]
     long = asyncio.create_task(sampler.sample("1+1=", Sampling(1.0, 1.0, 0, 80), seed=5))
-    await asyncio.sleep(0.02)
+    while not sampler._waiting:
+        await asyncio.sleep(0)
     long.cancel()
     await asyncio.gather(long, return_exceptions=True)
     await sampler.sample("2", S, seed=1)

@@ -59,7 +59,7 @@ def responses(*completions: str):
 
 def scored_with(completions, kept: list[Failure] | None = None, **options):
     section = RewardSection.model_validate(
-        {"fn": f"{FUNCTIONS}:obey", "timeout_s": 0.5, "max_failure_rate": 1.0, **options}
+        {"fn": f"{FUNCTIONS}:obey", "timeout_s": 60.0, "max_failure_rate": 1.0, **options}
     )
     with RewardPools({}) as pools:
         return Scorer([section], pools, keep_failure=(kept if kept is not None else []).append).score(
@@ -92,7 +92,7 @@ def test_abort_stops_the_run_at_the_first_failure():
 def test_more_failures_than_the_rate_allows_stop_the_run_and_as_many_do_not():
     assert len(scored_with(["1", "2", "3", "raise"], max_failure_rate=0.25).scored) == 3
     with pytest.raises(RunFailed, match=r"2 of 4 rows \(1 error, 1 timeout\).*max_failure_rate is 0.25"):
-        scored_with(["1", "2", "hang", "raise"], max_failure_rate=0.25)
+        scored_with(["1", "2", "hang", "raise"], max_failure_rate=0.25, timeout_s=3.0)
 
 
 def test_values_outside_the_range_of_the_recipe_are_failures():
