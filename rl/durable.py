@@ -57,7 +57,7 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
     aside.mkdir(parents=True)
     try:
         yield aside
-        _seal(aside)
+        seal(aside)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -68,8 +68,8 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
     shutil.rmtree(_beside(path, _OLD), ignore_errors=True)
 
 
-def _seal(folder: Path) -> None:
-    """Writes the manifest and flushes everything to the disk."""
+def seal(folder: Path) -> None:
+    """Writes the manifest of a folder that is filled, and flushes everything to the disk."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST]
     sums = {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": checksum(path)} for path in files}
     (folder / MANIFEST).write_text(json.dumps({"format": _FORMAT, "files": sums}, indent=1))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rl.cluster import EnginePool, make_engine, ray_cluster
 from rl.display import Display
-from rl.durable import damage, folder_written_aside
+from rl.durable import damage, folder_written_aside, remove
 from rl.errors import RunFailed, UserError
 from rl.held_out_scores import Measurements, is_win_rate, measured_after, measured_before
 from rl.interrupt import InterruptRequest
@@ -172,6 +172,7 @@ def _ran(parts: RunParts, name: str, stage: Stage) -> tuple[StageOutcome, float]
     seconds = time.monotonic() - start
     if isinstance(stage, SftStage | RlStage | PreferenceModelStage):
         parts.run.write_json(path, {**asdict(outcome), "seconds": seconds})
+    remove(parts.run.unfinished(name))
     return outcome, seconds
 
 

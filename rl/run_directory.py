@@ -58,6 +58,10 @@ class RunDirectory:
         """The policy that scored best on the held-out set that the stage keeps it by."""
         return self.path / "checkpoints" / stage / "best"
 
+    def unfinished(self, stage: str) -> Path:
+        """What a preference_model stage continues from; nothing reads it once the stage is done."""
+        return self.path / "checkpoints" / stage / "unfinished"
+
     def checkpoints(self, stage: str) -> Path:
         """Folder of a stage's checkpoints, named by iteration."""
         return self.path / "checkpoints" / stage

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rl.checkpoint import StageState
 from rl.durable import folder_written_aside
-from rl.errors import Interrupted, RunFailed, UserError
+from rl.errors import RunFailed
 from rl.held_out_scores import measured_during
 from rl.non_finite import RollBack
 from rl.over_optimisation import first_finding, over_optimised, watch_points
@@ -18,9 +18,9 @@ from rl.progress import StageProgress
 from rl.recipe import MessageCacheStage, PreferenceModelStage, RlStage, SftStage
 from rl.recipe.sources import MessageCacheSource
 from rl.reward_model.pairs import split_pairs
+from rl.reward_model.unfinished import UnfinishedWork
 from rl.run_parts import RunParts
 from rl.scoring import Scorer
-from rollouts.rows import DatasetError
 
 if TYPE_CHECKING:  # rl.online_messages imports transformers, which takes seconds
     from rl.online_messages import OnlineMessages
@@ -183,30 +183,30 @@ def run_preference_model(parts: RunParts, name: str, stage: PreferenceModelStage
     from rl.preference_model import train_preference_model
 
     rows = parts.opener.rows(stage.pairs, "preference", seed=parts.seed(name))
-    try:
-        pairs = split_pairs(rows, stage, parts.held_out_ids, stage.pairs.label)
-    except DatasetError as error:
-        raise UserError(f"stages.{name}.pairs: {error}") from None
+    pairs = split_pairs(rows, stage, parts.held_out_ids, f"stages.{name}.pairs: {stage.pairs.label}")
+    work = UnfinishedWork(
+        parts.run.unfinished(name),
+        parts.recipe.saving.checkpoint_every,
+        before_saving=lambda: parts.run.flush_logs(name),
+        stop_asked=lambda: parts.interrupt.requested,
+        say=parts.display.message,
+    )
     steps = max(int(stage.epochs * len(pairs.training) / stage.batch_size), 1)
-    parts.display.stage_started(name, stage.kind, steps * stage.members, 0)
-    parts.run.forget_after(name, 0)  # a stage that was interrupted begins again
-    logged_before = 0
+    done = work.steps_done(stage.members)
+    parts.display.stage_started(name, stage.kind, steps * stage.members, done)
+    parts.run.forget_after(name, done + 1)
 
     def on_log(step: int, total: int, numbers: Mapping[str, float]) -> None:
-        nonlocal logged_before
-        if parts.interrupt.requested:
-            raise Interrupted(f"stopped in {name}; run the same command to begin this stage again")
-        if "train_runtime" in numbers:  # the last line of a member
-            logged_before += step
-            return
-        parts.run.append_metrics(name, logged_before + step, numbers)
-        parts.display.iteration(logged_before + step - 1, numbers)
+        parts.run.append_metrics(name, step, numbers)
+        parts.display.iteration(step - 1, numbers)
 
-    done = parts.policy_stages(before=name)
-    start = stage.start or (str(parts.run.stage_model(done[-1])) if done else parts.model_path)
+    earlier = parts.policy_stages(before=name)
+    start = stage.start or (str(parts.run.stage_model(earlier[-1])) if earlier else parts.model_path)
+    seed = parts.seed(name) % 2**31
     with folder_written_aside(parts.run.stage_model(name)) as aside:
-        seed = parts.seed(name) % 2**31
-        details = train_preference_model(stage, start=start, pairs=pairs, folder=aside, seed=seed, on_log=on_log)
+        details = train_preference_model(
+            stage, start=start, pairs=pairs, folder=aside, seed=seed, on_log=on_log, work=work
+        )
     parts.models[name] = str(parts.run.stage_model(name))
     counts = {"pairs": float(len(pairs.training)), "held_out_pairs": float(len(pairs.held_out))}
     return StageOutcome(int(details["steps"]) * stage.members, {**details, **counts})

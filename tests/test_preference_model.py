@@ -13,6 +13,7 @@ from rl.errors import RunFailed
 from rl.preference_model import train_preference_model
 from rl.recipe import PreferenceModelStage
 from rl.reward_model.pairs import Pair, PairSplit
+from rl.reward_model.unfinished import UnfinishedWork
 
 
 def pairs(count, seed, *, margin=None, as_messages=False, prefix=""):
@@ -34,11 +35,12 @@ def stage(**changes):
     return PreferenceModelStage.model_validate({**base, **numbers, **changes})
 
 
-def train(folder, start, section, training=None, validation=(), held_out=None, logged=None):
+def train(folder, start, section, training=None, validation=(), held_out=None, logged=None, work=None):
     split = PairSplit(training or pairs(256, 1), validation, held_out or pairs(64, 2))
     logged = [] if logged is None else logged
     on_log = lambda step, total, numbers: logged.append((step, total, numbers))  # noqa: E731
-    return train_preference_model(section, start=start, pairs=split, folder=folder, seed=3, on_log=on_log)
+    work = work or UnfinishedWork(folder.with_name(f"{folder.name}.work"), checkpoint_every=10_000)
+    return train_preference_model(section, start=start, pairs=split, folder=folder, seed=3, on_log=on_log, work=work)
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,15 @@ class InterruptingDisplay(PlainDisplay):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+class Remembering(PlainDisplay):
+    """Knows the first step that was logged."""
+
+    first = None
+
+    def iteration(self, index, metrics):
+        self.first = self.first or index + 1
+
+
 def make_recipe(path):
     tokenizer = {"characters": "abcdefghijklmnopqrstuvwxyz0123456789 :"}
     create = {"tokenizer": tokenizer, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1,
@@ -47,13 +56,17 @@ def write_pairs(path, broken=False):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_an_interrupted_stage_begins_again_and_leaves_a_model_that_scores(tmp_path):
+def test_an_interrupted_stage_goes_on_and_leaves_a_model_that_scores(tmp_path):
     write_pairs(tmp_path / "pairs.jsonl")
     recipe, run_dir = make_recipe(tmp_path / "pairs.jsonl"), tmp_path / "run"
-    with pytest.raises(Interrupted, match="stopped in preference; run the same command"):
+    with pytest.raises(Interrupted, match="stopped after step 20; run the same command"):
         run_pipeline(recipe, run_dir, InterruptingDisplay(Console(quiet=True)))
     assert not (run_dir / "checkpoints" / "preference" / "final").exists()
-    run_pipeline(recipe, run_dir, PlainDisplay(Console(quiet=True)))
+    assert (run_dir / "checkpoints" / "preference" / "unfinished").exists()
+    going_on = Remembering(Console(quiet=True))
+    run_pipeline(recipe, run_dir, going_on)
+    assert going_on.first > 20
+    assert not (run_dir / "checkpoints" / "preference" / "unfinished").exists()
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     steps = [line["iteration"] for line in lines if "loss" in line]
     assert steps == sorted(set(steps))
