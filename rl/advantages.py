@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rl.gae_kernel import gae_scan
+
 
 def gae(
     rewards: Tensor,
@@ -54,6 +56,19 @@ def gae(
     if after.shape != rewards.shape[:1]:
         raise ValueError(f"gae: bootstrap {tuple(after.shape)} must be [B] = [{rewards.shape[0]}]")
     decay = torch.as_tensor(gamma * lam, dtype=torch.float64, device=rewards.device).view(-1, 1)  # [B, 1] or [1, 1]
+    if rewards.device.type == "cpu" and rewards.numel() >= _COMPILED_FROM:
+        return gae_scan(rewards, values, mask, after, gamma, decay)
+    return _gae_of_tensors(rewards, values, mask, after, gamma, decay)
+
+
+# Entries of a batch from which compiled code saves more than the second that compiling takes.
+_COMPILED_FROM = 2**20
+
+
+def _gae_of_tensors(
+    rewards: Tensor, values: Tensor, mask: Tensor, after: Tensor, gamma: float, decay: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same in operations of torch, for any device."""
     advantages = torch.zeros(rewards.shape, device=rewards.device)
     returns = torch.zeros_like(advantages)
     rows_per_block = max(_BLOCK_TOKENS // max(rewards.shape[1], 1), 1)

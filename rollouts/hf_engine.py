@@ -1,7 +1,8 @@
-"""The same engine on transformers' generate: slower, for machines where vLLM is not installed."""
+"""The same engine on a transformers model: for machines where vLLM is not installed, and for very small models."""
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rollouts.decoding import Decoded, decode
 from rollouts.engine import Generation, Request, Sampling
 from rollouts.trajectory import FinishReason
 
@@ -47,61 +49,26 @@ class HfEngine:
                 found.update(zip(batch, self._generate_batch(prompts, sampling)))
         return [found[index] for index in range(len(requests))]
 
-    @torch.no_grad()
     def _generate_batch(self, prompts: Sequence[NDArray[np.int64]], sampling: Sampling) -> list[Generation]:
-        width = max(map(len, prompts))
-        device = self._model.device
-        ids = torch.full((len(prompts), width), self._pad_id(), dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):  # padded on the left, so that sampling starts in one column
-            ids[row, width - len(prompt) :] = torch.from_numpy(prompt)
-            mask[row, width - len(prompt) :] = 1
-        out = self._model.generate(
-            ids.to(device),
-            attention_mask=mask.to(device),
-            generation_config=self._configuration(sampling),
-            tokenizer=self._tokenizer if sampling.stop else None,
-        )
-        # `scores` are the logits after temperature, top-k and top-p: what was sampled from.
-        logprobs = torch.stack([step.log_softmax(-1) for step in out.scores], 1)  # [B, A, V]
-        sampled = out.sequences[:, width:]
-        chosen = logprobs.gather(-1, sampled[..., None])[..., 0]
-        return [self._generation(row, scores, sampling) for row, scores in zip(sampled.cpu(), chosen.cpu())]
+        stops = functools.partial(self._stops, sampling.stop) if sampling.stop else None
+        found = decode(self._model, prompts, sampling, end=frozenset([self._tokenizer.eos_token_id]), stops=stops)
+        return [self._generation(one, sampling) for one in found]
 
-    def _configuration(self, sampling: Sampling) -> GenerationConfig:
-        greedy = sampling.temperature == 0
-        return GenerationConfig(
-            do_sample=not greedy,
-            temperature=None if greedy else sampling.temperature,
-            top_p=None if greedy else sampling.top_p,
-            top_k=None if greedy else sampling.top_k,
-            max_new_tokens=sampling.max_tokens,
-            stop_strings=list(sampling.stop) or None,
-            eos_token_id=self._tokenizer.eos_token_id,
-            pad_token_id=self._pad_id(),
-            return_dict_in_generate=True,
-            output_scores=True,
-        )
+    def _stops(self, stop: Sequence[str], token_ids: NDArray[np.int64]) -> bool:
+        """Whether the newest token completes a stop text. A token is a byte at least, a character four at most."""
+        longest = max(map(len, stop))
+        tail = self._tokenizer.decode(token_ids[-4 * longest - 4 :])
+        return any(text in tail for text in stop)
 
-    def _generation(self, row: torch.Tensor, scores: torch.Tensor, sampling: Sampling) -> Generation:
-        ends = (row == self._tokenizer.eos_token_id).nonzero()
-        length = int(ends[0]) + 1 if len(ends) else len(row)
-        text = self._tokenizer.decode(row[:length], skip_special_tokens=True)
-        stopped = bool(len(ends))
+    def _generation(self, decoded: Decoded, sampling: Sampling) -> Generation:
+        ids = decoded.token_ids
+        text = self._tokenizer.decode(ids, skip_special_tokens=True)
+        stopped = bool(len(ids)) and ids[-1] == self._tokenizer.eos_token_id
         for stop in sampling.stop:
             if stop in text:
                 text, stopped = text.split(stop)[0], True
-                length = self._length_up_to(row, stop)
         reason = FinishReason.STOP if stopped else FinishReason.LENGTH
-        return Generation(row[:length].numpy(), scores[:length].numpy(), text, reason, self._version)
-
-    def _length_up_to(self, row: torch.Tensor, stop: str) -> int:
-        """Number of tokens until the stop text is complete; what generate wrote after it is padding."""
-        return next(n for n in range(1, len(row) + 1) if stop in self._tokenizer.decode(row[:n]))
-
-    def _pad_id(self) -> int:
-        pad = self._tokenizer.pad_token_id
-        return int(self._tokenizer.eos_token_id if pad is None else pad)
+        return Generation(ids, decoded.logprobs, text, reason, self._version)
 
     def load_weights(self, weights: Mapping[str, NDArray[np.float32]], version: int) -> None:
         """See `Engine.load_weights`."""

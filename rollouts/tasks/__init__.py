@@ -3,6 +3,7 @@
 import dataclasses
 
 from rollouts.tasks.addition import Addition
+from rollouts.tasks.crossroads import Crossroads
 from rollouts.tasks.digit_maxima import DigitMaxima
 from rollouts.tasks.requests import Requests
 from rollouts.tasks.running_total import RunningTotal
@@ -13,6 +14,7 @@ __all__ = ["TASKS", "PreferenceTask", "Row", "Task", "load_task"]
 
 TASKS: dict[str, type] = {
     "addition": Addition,
+    "crossroads": Crossroads,
     "digit_maxima": DigitMaxima,
     "requests": Requests,
     "running_total": RunningTotal,
