@@ -63,7 +63,7 @@ def supervised(recipe, folder: Path, seed: int) -> Path:
     return path
 
 
-def reinforced(recipe, path: Path, seed: int, target: float, tag: str) -> tuple[int | None, float, float]:
+def reinforced(recipe, path: Path, seed: int, target: float, window: int, tag: str) -> tuple[int | None, float, float]:
     """(samples until the target or None, highest explained variance, accuracy at the end)."""
     stage = recipe.stages["rl"]
     assert isinstance(stage, RlStage)
@@ -74,14 +74,18 @@ def reinforced(recipe, path: Path, seed: int, target: float, tag: str) -> tuple[
     engine.load_weights(learner.weights(), 0)
     stream = SourceOpener(Path).stream(stage.prompts, "problem", seed=seed + 1000, held_out=frozenset())
     history, explained = [], []
+    recent_iterations = -(-window // stage.trajectories_per_iteration)
 
     def watch(iteration):
         m = iteration.metrics
         history.append(m["accuracy"])
         explained.append(m.get("explained_variance", 0.0))
-        print(f"{tag} it {iteration.index} reward {m['reward_mean']:.3f} acc {m['accuracy']:.3f} ev {explained[-1]:.2f} "
-              f"clip {m.get('clipfrac', 0):.3f} {m['time/iteration_s']:.1f}s", flush=True)
-        if sum(history[-2:]) / 2 >= target and len(history) > 1:
+        recent = history[-recent_iterations:]
+        mean = sum(recent) / len(recent)
+        if iteration.index % 10 == 9:
+            print(f"{tag} it {iteration.index} reward {m['reward_mean']:.3f} acc {mean:.3f} ev {sum(explained[-10:]) / 10:.2f} "
+                  f"clip {m.get('clipfrac', 0):.3f} {m['time/iteration_s']:.1f}s", flush=True)
+        if mean >= target and len(recent) == recent_iterations:
             raise Reached
 
     with RewardPools({}) as pools:
@@ -90,15 +94,16 @@ def reinforced(recipe, path: Path, seed: int, target: float, tag: str) -> tuple[
         try:
             loop.run(0, watch)
         except Reached:
-            return len(history) * stage.trajectories_per_iteration, max(explained), history[-1]
-    return None, max(explained), history[-1]
+            return len(history) * stage.trajectories_per_iteration, max(explained), sum(history[-recent_iterations:]) / recent_iterations
+    return None, max(explained), sum(history[-recent_iterations:]) / recent_iterations
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", default=["gae", "grpo"])
-    parser.add_argument("--target", type=float, default=0.6, help="accuracy of two iterations in a row, on average")
+    parser.add_argument("--target", type=float, default=0.6, help="accuracy to reach")
+    parser.add_argument("--window", type=int, default=256, help="samples, the newest, over which accuracy is measured")
     parser.add_argument("--keep", type=Path, help="folder for the SFT models, to use them again")
     parser.add_argument("overrides", nargs="*", help="stages.rl.KEY=VALUE of every variant")
     args = parser.parse_intermixed_args()
@@ -110,7 +115,7 @@ def main() -> None:
         path = supervised(read_recipe(RECIPE, []), folder, seed)
         for name in args.variants:
             recipe = read_recipe(RECIPE, [*VARIANTS[name], *args.overrides])
-            table.append((seed, name, *reinforced(recipe, path, seed, args.target, f"[{seed} {name}]")))
+            table.append((seed, name, *reinforced(recipe, path, seed, args.target, args.window, f"[{seed} {name}]")))
     print(f"{'seed':>4} {'variant':>8} {'samples to ' + str(args.target):>16} {'max expl. var.':>15} {'last accuracy':>14}")
     for seed, name, samples, explained, accuracy in table:
         print(f"{seed:>4} {name:>8} {samples or 'not reached':>16} {explained:>15.2f} {accuracy:>14.3f}")

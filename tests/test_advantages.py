@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rl import advantages as advantages_module
 from rl.advantages import explained_variance, gae, grpo, length_adaptive_lambda, rewards_to_go, rloo, whiten
+from rl.gae_kernel import gae_scan
 
 torch.set_num_threads(1)
 
@@ -89,6 +91,32 @@ def test_gae_equals_the_oracle(batch, gamma, lam, with_bootstrap):
     torch.testing.assert_close(advantages.double(), expected, atol=1e-4, rtol=1e-4)
     expected_returns = torch.where(mask, expected + values.double(), 0.0)
     torch.testing.assert_close(returns.double(), expected_returns, atol=1e-4, rtol=1e-4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(batches(), st.sampled_from([0.0, 0.5, 0.9, 1.0]), st.sampled_from([0.0, 0.3, 0.95, 1.0]), st.booleans())
+def test_the_compiled_recursion_equals_the_oracle(batch, gamma, lam, with_bootstrap):
+    rewards, values, mask, last = batch
+    after = last if with_bootstrap else torch.zeros(len(rewards))
+    expected = oracle(rewards, values, mask, gamma, lam, after)
+    rewards[~mask] = values[~mask] = math.nan  # never read
+    decay = torch.full((1, 1), gamma * lam, dtype=torch.float64)
+    advantages, returns = gae_scan(rewards, values, mask, after, gamma, decay)
+    torch.testing.assert_close(advantages.double(), expected, atol=1e-5, rtol=1e-5)
+    values[~mask] = 0
+    torch.testing.assert_close(returns.double(), torch.where(mask, expected + values, 0.0), atol=1e-5, rtol=1e-5)
+
+
+def test_a_large_batch_is_compiled_and_equals_the_tensors(monkeypatch):
+    torch.manual_seed(0)
+    rewards, values, mask = torch.randn(6, 300), torch.randn(6, 300).T.contiguous().T, torch.rand(6, 300) > 0.3
+    lam, bootstrap = torch.tensor([0.0, 0.7, 1.0, 0.9, 0.95, 1.0]), torch.randn(6)
+    plain = gae(rewards, values, mask, gamma=0.99, lam=lam, bootstrap=bootstrap)
+    monkeypatch.setattr(advantages_module, "_COMPILED_FROM", 6 * 300)
+    monkeypatch.setattr(advantages_module, "_gae_of_tensors", None)  # so that only compiled code can answer
+    compiled = gae(rewards, values, mask, gamma=0.99, lam=lam, bootstrap=bootstrap)
+    for a, b in zip(plain, compiled):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
 
 
 @settings(max_examples=50, deadline=None)

@@ -4,15 +4,15 @@ import re
 import pytest
 
 from rollouts.tasks import TASKS, load_task
+from rollouts.tasks.crossroads import signs_passed
 from rollouts.tasks.requests import gold_utility, utility
-from rollouts.tasks.running_total import right_steps
 
 ALPHABET = set(
     "0123456789+=^?!.,:(){}\\ \n"
     "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     "abcdefghijklmnopqrstuvwxyz"
 )
-VARIANTS = [("addition", {}), ("text_screen", {}), ("requests", {}), ("digit_maxima", {}), ("running_total", {}),
+VARIANTS = [("addition", {}), ("text_screen", {}), ("requests", {}), ("digit_maxima", {}), ("crossroads", {}),
             ("digit_maxima", {"references": [4, 8]})]
 PROMPT = "User: Where is my red bike? I am Ann.\nBot:"
 
@@ -199,7 +199,7 @@ def test_the_synthesis_prompt_comes_from_the_given_template():
 
 
 def test_an_unknown_task_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="'additon'.*addition, digit_maxima, requests, running_total, text_screen"):
+    with pytest.raises(ValueError, match="'additon'.*addition, crossroads, digit_maxima, requests, text_screen"):
         load_task("additon")
 
 
@@ -216,6 +216,8 @@ def test_an_unknown_argument_is_answered_with_the_known_ones():
         ("addition", {"forget_carry": 1.5}, "forget_carry is 1.5"),
         ("text_screen", {"miss": -0.1}, "miss is -0.1"),
         ("requests", {"flipped": 2}, "flipped is 2"),
+        ("crossroads", {"length": 0}, "length is 0"),
+        ("crossroads", {"slip": 2}, "slip is 2"),
         ("digit_maxima", {"references": [8, 4]}, r"references is \[8, 4\]"),
         ("digit_maxima", {"references": [0, 4]}, r"references is \[0, 4\]"),
     ],
@@ -230,18 +232,23 @@ def test_every_task_loads_with_its_defaults():
         assert "prompt" in load_task(name).problem(random.Random(0))
 
 
-def test_running_totals_are_worth_what_comes_before_the_first_slip():
-    # 3, 3+5=8, 8+9=17, 17+2=19; a slip at the second step spoils all after it
-    prompt = "3, 5, 9, 2:"
-    answers = [" 33 58 97 29", " 33 59 98 20", " 33 58", "", " 33 58 97 29 3", "33 58 97 29"]
-    assert right_steps([prompt] * 6, answers) == [1.0, 0.25, 0.5, 0.0, 0.0, 1.0]
+def test_a_walk_is_worth_the_signs_before_its_first_wrong_turn():
+    # the way past 3592 is R, R, R, L
+    walks = ["3Rca5Rbh9Rac2Lsx", "3Rca5Lbh9Rac2Lsx", "3Lca5Rbh9Rac2Lsx", "3R5R", "", "4Rca5Rbh9Rac2Lsx", "3Rca5Rbh9Rac2Lsx2L", "R"]
+    assert signs_passed(["3592:"] * 8, walks) == [1.0, 0.25, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0]
 
 
-def test_the_annotator_of_running_totals_slips_at_the_stated_rate():
+def test_the_walker_of_the_demonstrations_is_lost_after_the_first_slip_and_sees_it():
     rng = random.Random(0)
-    exact, sloppy = load_task("running_total", slip=0.0), load_task("running_total", length=1, slip=0.15)
-    for _ in range(50):
-        row = exact.demonstration(rng)
-        assert right_steps([row["prompt"]], [row["completion"]]) == [1.0]
-    rows = [sloppy.demonstration(rng) for _ in range(4000)]
-    assert within(rate(1 - share for row in rows for share in right_steps([row["prompt"]], [row["completion"]])), 0.15)
+    for _ in range(200):
+        row = load_task("crossroads", length=5, scenery=3, slip=0.3).demonstration(rng)
+        passed = round(5 * signs_passed([row["prompt"]], [row["completion"]])[0])
+        seen = "".join(re.findall("[LR]([a-z]*)", row["completion"]))
+        assert len(seen) == 15
+        assert set(seen[: 3 * passed]) <= set("abcdefgh") and set(seen[3 * passed :]) <= set("stuvwxyz")
+
+
+def test_the_walker_of_the_demonstrations_slips_at_the_stated_rate():
+    rng, task = random.Random(0), load_task("crossroads", length=1, slip=0.3)
+    rows = [task.demonstration(rng) for _ in range(4000)]
+    assert within(rate(1 - share for row in rows for share in signs_passed([row["prompt"]], [row["completion"]])), 0.3)

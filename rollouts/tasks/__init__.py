@@ -6,7 +6,6 @@ from rollouts.tasks.addition import Addition
 from rollouts.tasks.crossroads import Crossroads
 from rollouts.tasks.digit_maxima import DigitMaxima
 from rollouts.tasks.requests import Requests
-from rollouts.tasks.running_total import RunningTotal
 from rollouts.tasks.task import PreferenceTask, Row, Task
 from rollouts.tasks.text_screen import TextScreen
 
@@ -17,7 +16,6 @@ TASKS: dict[str, type] = {
     "crossroads": Crossroads,
     "digit_maxima": DigitMaxima,
     "requests": Requests,
-    "running_total": RunningTotal,
     "text_screen": TextScreen,
 }
 

@@ -27,8 +27,8 @@ class Crossroads:
         slip: probability of a wrong turn in a demonstration.
     """
 
-    length: int = 12
-    scenery: int = 8
+    length: int = 8
+    scenery: int = 6
     slip: float = 0.3
 
     def __post_init__(self) -> None:
