@@ -85,9 +85,7 @@ def _gae_of_tensors(
 _BLOCK_TOKENS, _CHUNK = 2**18, 32
 
 
-def _gae_of_block(
-    rewards: Tensor, values: Tensor, mask: Tensor, after: Tensor, gamma: float, decay: Tensor
-) -> Tensor:
+def _gae_of_block(rewards: Tensor, values: Tensor, mask: Tensor, after: Tensor, gamma: float, decay: Tensor) -> Tensor:
     """Advantages [b, T] float32 of a few rows; what stands outside the mask is of no meaning."""
     rises = (mask[:, 1:] & ~mask[:, :-1]).sum(1) + mask[:, 0]
     if (rises <= 1).all():

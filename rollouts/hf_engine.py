@@ -83,4 +83,3 @@ class HfEngine:
 
     def wake(self) -> None:
         """Nothing to take back."""
-

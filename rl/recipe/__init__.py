@@ -89,7 +89,7 @@ class EngineSection(Section):
     """The rollout engines: Ray actors, one engine each."""
 
     kind: Literal["vllm", "hf"] = "vllm"
-    """hf: transformers' generate behind the same interface, where vLLM is not installed"""
+    """hf: a transformers model behind the same interface, where vLLM is not installed and for very small models"""
     replicas: Positive = 1
     gpus: NonNegativeFloat = 0
     """GPUs that Ray reserves for one replica; 0 runs on the CPU"""
