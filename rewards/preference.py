@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from rewards.classify_server import ServerScorer
+from rewards.scale import RunningScale, Scale
 from rewards.sequence_scorer import Scorer, SequenceScorer, row_tokens
 
 # In the folder of a preference model: mean and std of its scores on held-out responses.
 NORMALISATION = "normalisation.json"
-_SMALLEST_STD = 1e-6
 
 
 def preference_reward(
@@ -103,45 +103,6 @@ def preference_reward(
     )
 
 
-@dataclass(frozen=True)
-class Scale:
-    """What makes the scores of a model comparable."""
-
-    mean: float
-    std: float
-
-    @classmethod
-    def of(cls, scores: Sequence[float]) -> Scale:
-        """Of scores on reference data; the standard deviation is that of the scores, not of a larger population."""
-        return cls(statistics.fmean(scores), max(statistics.pstdev(scores), _SMALLEST_STD))
-
-    @classmethod
-    def stored(cls, folder: Path) -> Scale:
-        """Of the file in a model's folder; (0, 1) where there is none."""
-        path = folder / NORMALISATION
-        return cls(**json.loads(path.read_text())) if path.is_file() else cls(0.0, 1.0)
-
-    def __call__(self, score: float) -> float:
-        return (score - self.mean) / self.std
-
-
-class RunningScale:
-    """Mean and standard deviation of everything seen so far (Welford's method)."""
-
-    def __init__(self) -> None:
-        self._count, self._mean, self._sum_of_squares = 0, 0.0, 0.0
-
-    def update(self, scores: Sequence[float]) -> Scale:
-        """The scale after these scores too; (mean, 1) until two different ones were seen."""
-        for score in scores:
-            self._count += 1
-            difference = score - self._mean
-            self._mean += difference / self._count
-            self._sum_of_squares += difference * (score - self._mean)
-        std = math.sqrt(self._sum_of_squares / self._count) if self._count else 0.0
-        return Scale(self._mean, std if std > _SMALLEST_STD else 1.0)
-
-
 class PreferenceReward:
     """What preference_reward returns: a reward function that holds one or several models."""
 
@@ -176,7 +137,7 @@ class PreferenceReward:
         scorer = self._open_scorer(folder)
         if self._running:
             return _Member(scorer, RunningScale())
-        scale = self._scale or Scale.stored(Path(folder))
+        scale = self._scale or Scale.stored(Path(folder) / NORMALISATION)
         if self._reference is not None:
             prompts, completions = read_responses(self._reference)
             rows, _ = self._truncated(row_tokens(scorer.tokenizer, prompts, completions), scorer)

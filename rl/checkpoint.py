@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
 
 from rl.durable import damage, folder_written_aside, remove, set_aside_damaged
 from rl.errors import RunFailed
@@ -25,6 +23,8 @@ class StageState:
     """iterations (steps) that are done"""
     stream: Mapping[str, Any]
     """state of the row stream"""
+    scales: Mapping[str, Any] = field(default_factory=dict)
+    """running scales of rewards, by label"""
     rollbacks: int = 0
     """times that the stage went back to a checkpoint; part of the seeds, so that it does not repeat what failed"""
 
@@ -39,7 +39,7 @@ def save_checkpoint(folder: Path, learner: LearnerGroup, state: StageState, *, k
         with folder_written_aside(folder / str(state.iteration)) as aside:
             learner.save_state(aside)
             (aside / _STATE).write_text(json.dumps(vars(state)))
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         kept = saved_iterations(folder)
         usable = f"that of iteration {kept[-1]} is usable still" if kept else "there is no earlier one"
         raise RunFailed(

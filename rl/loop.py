@@ -85,7 +85,8 @@ class RlLoop:
             **self._adapt_kl(ppo, kl_coef, policy_steps),
             **clock.metrics(int(batch.action_mask.sum())),
         }
-        return Iteration(index, metrics, tuple(scoring.scored), StageState(index + 1, self.stream.state()))
+        state = StageState(index + 1, self.stream.state(), self.scorer.state())
+        return Iteration(index, metrics, tuple(scoring.scored), state)
 
     def _sampled(self, num_prompts: int, seed: int, clock: PhaseClock) -> tuple[Scoring, int]:
         """Responses to the next prompts of the stream with their rewards; how many prompts were too long."""
@@ -99,7 +100,7 @@ class RlLoop:
                 seed=seed,
             )
         with clock.phase("scoring"):
-            return self.scorer.score(trajectories), too_long
+            return self.scorer.score(trajectories, to_learn=True), too_long
 
     def _with_signal(
         self, scored: Sequence[ScoredTrajectory], index: int, clock: PhaseClock

@@ -6,12 +6,16 @@ import contextlib
 import errno
 import json
 import math
+import os
+import re
 import shutil
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from rl.cluster import EnginePool, make_engine, ray_cluster
 from rl.display import Display
@@ -63,14 +67,23 @@ def _files_told_plainly(path: Path) -> Iterator[None]:
         yield
     except DatasetError as error:
         raise UserError(str(error)) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+    except (OSError, SafetensorError) as error:
+        number = _errno(error)
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
             raise
-        where = error.filename or path
+        where = getattr(error, "filename", None) or path
         raise RunFailed(
-            f"{where}: cannot be written: {error.strerror}. What was saved before is usable still: "
+            f"{where}: cannot be written: {os.strerror(number)}. What was saved before is usable still: "
             f"make room and run the same command to continue"
         ) from error
+
+
+def _errno(error: OSError | SafetensorError) -> int | None:
+    """Number of the system's error, which safetensors only tells in words."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 @contextlib.contextmanager

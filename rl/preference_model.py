@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rewards.preference import NORMALISATION, Scale
+from rewards.preference import NORMALISATION
+from rewards.scale import Scale
 from rewards.sequence_scorer import SequenceScorer, row_tokens, without_progress_bars
 from rl.errors import Interrupted, RunFailed
 from rl.recipe import LoraSection, PreferenceModelStage

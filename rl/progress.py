@@ -54,7 +54,7 @@ class StageProgress:
         failed = self.iteration
         before = self._state.rollbacks
         state = self.resume()
-        self._state = StageState(state.iteration, state.stream, max(before, state.rollbacks) + 1)
+        self._state = dataclasses.replace(state, rollbacks=max(before, state.rollbacks) + 1)
         self._display.message(
             f"[{self._name}] back from iteration {failed} to the checkpoint of iteration {state.iteration}"
         )

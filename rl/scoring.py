@@ -6,12 +6,15 @@ the trajectory is what the recipe says.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rewards.result import RewardResult
+from rewards.scale import RunningScale, Scale
 from rewards.worker import RewardLoadError, RewardPool, Workers
 from rl.errors import RunFailed
 from rl.recipe import RewardSection
@@ -24,7 +27,7 @@ class ScoredTrajectory:
 
     trajectory: Trajectory
     reward: float
-    """weighted sum of the rewards that apply"""
+    """weighted sum of the rewards that apply, normalised where the recipe says so and they are learned from"""
     terms: Mapping[str, float]
     """unweighted value by reward label, of those that apply"""
 
@@ -118,9 +121,21 @@ class Scorer:
         self._sections = {section.label: section for section in sections}
         self._pools = {section.label: pools.get(section) for section in sections}
         self._keep_failure = keep_failure
+        self._scales = {label: RunningScale() for label, section in self._sections.items() if section.normalise}
 
-    def score(self, trajectories: Sequence[Trajectory]) -> Scoring:
+    def state(self) -> dict[str, dict[str, float]]:
+        """The running scales, by label of their reward."""
+        return {label: asdict(scale) for label, scale in self._scales.items()}
+
+    def load_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Continues with the scales of `state`; those that it lacks begin anew."""
+        self._scales = {label: RunningScale(**state.get(label, {})) for label in self._scales}
+
+    def score(self, trajectories: Sequence[Trajectory], *, to_learn: bool = False) -> Scoring:
         """Scores all trajectories with all rewards that apply, the rewards side by side.
+
+        Args:
+            to_learn: rewards are normalised as the recipe says, by scales that first take these trajectories in.
 
         Raises:
             RunFailed: a reward failed on a larger share of its rows than max_failure_rate,
@@ -137,7 +152,14 @@ class Scorer:
             self._keep_failure(failure)
         for label, section in self._sections.items():
             _enforce(section, results[label])
-        return self._combined(trajectories, results, failures)
+        return self._combined(trajectories, results, failures, self._new_scales(results) if to_learn else {})
+
+    def _new_scales(self, results: Mapping[str, Mapping[int, RewardResult]]) -> dict[str, Scale]:
+        """The scales after these results too."""
+        return {
+            label: scale.update([result.value for result in results[label].values() if result.value is not None])
+            for label, scale in self._scales.items()
+        }
 
     def _results(self, label: str, trajectories: Sequence[Trajectory]) -> dict[int, RewardResult]:
         """Result by index of the trajectory, for those that the reward applies to."""
@@ -162,19 +184,35 @@ class Scorer:
         trajectories: Sequence[Trajectory],
         results: Mapping[str, Mapping[int, RewardResult]],
         failures: Sequence[Failure],
+        scales: Mapping[str, Scale],
     ) -> Scoring:
         scored: list[ScoredTrajectory] = []
+        moved: list[dict[str, float]] = []
         for index, trajectory in enumerate(trajectories):
             own = {label: by_index[index] for label, by_index in results.items() if index in by_index}
             terms = self._terms(own)
             if terms is not None:
-                reward = sum(self._sections[label].weight * value for label, value in terms.items())
-                scored.append(ScoredTrajectory(trajectory, reward, terms))
+                parts = self._parts(terms, scales)
+                moved.append(parts)
+                scored.append(ScoredTrajectory(trajectory, sum(parts.values()), terms))
         if not scored:
             raise RunFailed("no trajectory of this iteration has a reward: every reward failed or did not apply")
         dropped = len(trajectories) - len(scored)
-        metrics = {**_metrics(scored, dropped, results, failures), **_term_shares(scored, self._sections)}
+        metrics = {**_metrics(scored, dropped, results, failures), **_term_shares(moved)}
+        for label, scale in scales.items():
+            metrics |= {f"reward/{label}/running_mean": scale.mean, f"reward/{label}/running_std": scale.std}
         return Scoring(scored, dropped, failures, metrics)
+
+    def _parts(self, terms: Mapping[str, float], scales: Mapping[str, Scale]) -> dict[str, float]:
+        """What each term adds to the reward."""
+        parts: dict[str, float] = {}
+        for label, value in terms.items():
+            section = self._sections[label]
+            if label in scales and section.normalise is not None:
+                bound = section.normalise.clip or math.inf
+                value = max(-bound, min(bound, scales[label](value)))
+            parts[label] = section.weight * value
+        return parts
 
     def _terms(self, own: Mapping[str, RewardResult]) -> dict[str, float] | None:
         """Value by label, or None where the trajectory is dropped: a reward failed, or none applies."""
@@ -232,12 +270,11 @@ def _enforce(section: RewardSection, results: Mapping[int, RewardResult]) -> Non
         raise RunFailed(f"{summary}. max_failure_rate is {section.max_failure_rate:g}")
 
 
-def _term_shares(scored: Sequence[ScoredTrajectory], sections: Mapping[str, RewardSection]) -> dict[str, float]:
-    """How much of what moves the reward comes from each term: its part of the sum of |weight * value|."""
-    sizes = {
-        label: sum(abs(section.weight * item.terms.get(label, 0.0)) for item in scored)
-        for label, section in sections.items()
-    }
+def _term_shares(moved: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """How much of what moves the reward comes from each term: its part of the sum of absolute values."""
+    sizes: Counter[str] = Counter()
+    for parts in moved:
+        sizes.update({label: abs(part) for label, part in parts.items()})
     total = sum(sizes.values())
     return {f"reward_share/{label}": size / total for label, size in sizes.items()} if total > 0 else {}
 

@@ -127,6 +127,7 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
 
     def train(start: StageState) -> None:
         parts.publish(version=start.iteration)
+        scorer.load_state(start.scales)
         own_seed = parts.seed(f"{name}, return {start.rollbacks}") if start.rollbacks else seed
         dataclasses.replace(loop, seed=own_seed).run(start.iteration, after_iteration)
 

@@ -4,10 +4,12 @@ import resource
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from rl.checkpoint import StageState, load_checkpoint, save_checkpoint, saved_iterations
 from rl.errors import RunFailed
+from rl.sharding import load_sharded, save_sharded
+
+STATE = "shard-00001-model-00001-of-00001.safetensors"
 
 
 class FourKilobytes:
@@ -17,10 +19,10 @@ class FourKilobytes:
         self.x = torch.zeros(1024)
 
     def save_state(self, folder):
-        save_file({"x": self.x}, folder / "policy.safetensors")
+        save_sharded({"policy": {"x": self.x}}, folder)
 
     def load_state(self, folder):
-        self.x = load_file(folder / "policy.safetensors")["x"]
+        load_sharded({"policy": {"x": self.x}}, folder)
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_the_last_ones_are_kept_and_the_newest_is_loaded(saved):
     assert told == []
 
 
-@pytest.mark.parametrize("name", ["policy.safetensors", "stage.json", "manifest.json"])
+@pytest.mark.parametrize("name", [STATE, "stage.json", "manifest.json"])
 def test_a_damaged_checkpoint_is_named_and_passed_over(saved, name):
     path = saved / "3" / name
     path.write_bytes(path.read_bytes()[:-2])
@@ -62,7 +64,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(saved, name):
 
 def test_without_any_good_checkpoint_the_stage_starts_anew(saved):
     for iteration in (2, 3):
-        (saved / str(iteration) / "policy.safetensors").write_bytes(b"")
+        (saved / str(iteration) / STATE).write_bytes(b"")
     state, _, told = loaded(saved)
     assert state is None
     assert len(told) == 2

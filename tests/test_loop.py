@@ -177,8 +177,8 @@ def test_prompts_whose_samples_all_earn_the_same_are_replaced(tmp_path):
     score = loop.scorer.score
     asked = []
 
-    def flat_first_prompts(trajectories):
-        scoring = score(trajectories)
+    def flat_first_prompts(trajectories, *, to_learn):
+        scoring = score(trajectories, to_learn=to_learn)
         asked.append(len(trajectories))
         flat = {item.trajectory.prompt.prompt_id for item in scoring.scored[: 3 * 4]} if len(asked) == 1 else set()
         return dataclasses.replace(scoring, scored=[
@@ -208,3 +208,30 @@ def test_the_kl_coefficient_is_adapted_to_its_target(tmp_path):
         loop.run(0, lambda iteration: coefficients.append(iteration.metrics["kl_coef"]))
     # no KL yet: 20% down; afterwards far above the target: 20% up
     assert coefficients == pytest.approx([0.1, 0.08, 0.096, 0.1152])
+
+
+def test_the_running_scale_of_a_reward_goes_on_with_the_state(tmp_path):
+    rewards = [{"fn": f"{tmp_path}/straight/reward.py:likes_letters", "normalise": {}}]
+    found = {}
+    for name, stop in (("straight", None), ("stopped", 2)):
+        loop, pools = make_loop(tmp_path / name, iterations=4, rewards=rewards)
+        found[name] = []
+        with pools:
+            try:
+                loop.run(0, lambda done, own=found[name], stop=stop: own.append(done) or _stop(done, stop))
+            except KeyboardInterrupt:
+                state = found[name][-1].state
+                fresh = dataclasses.replace(loop, scorer=Scorer(loop.stage.rewards, pools))
+                fresh.scorer.load_state(state.scales)
+                fresh.run(state.iteration, found[name].append)
+    straight, stopped = ([done.metrics for done in found[name]] for name in ("straight", "stopped"))
+    assert [row["reward/likes_letters/running_mean"] for row in stopped] == [
+        row["reward/likes_letters/running_mean"] for row in straight
+    ]
+    assert [row["reward_mean"] for row in stopped] == [row["reward_mean"] for row in straight]
+    assert abs(straight[0]["reward_mean"]) < 1e-6
+
+
+def _stop(done, at):
+    if at is not None and done.index + 1 == at:
+        raise KeyboardInterrupt

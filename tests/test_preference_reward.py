@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForSequenceClassification
 
 from rewards import load_reward
-from rewards.preference import RunningScale
+from rewards.scale import RunningScale
 from rewards.sequence_scorer import length_buckets, row_tokens
 from rewards.testing import check_reward
 

@@ -1,6 +1,7 @@
 """Scoring in a run: pools of workers, and what becomes of rows whose reward fails."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -104,3 +105,23 @@ def test_what_a_reward_logs_is_a_metric_of_the_iteration():
     with RewardPools({}) as pools:
         scoring = Scorer([RewardSection(fn=f"{FUNCTIONS}:logs")], pools).score(responses("abc", "z"))
     assert (scoring.metrics["reward/logs/half"], scoring.metrics["reward/logs/length"]) == (0.5, 2.0)
+
+
+def test_a_normalised_reward_is_learned_from_on_its_running_scale_and_shown_as_it_is():
+    # 0, 4: mean 2, std 2. Then 0, 4, 8, 8: mean 5, variance (25 + 1 + 9 + 9) / 4 = 11
+    section = RewardSection.model_validate({"fn": f"{FUNCTIONS}:obey", "weight": 2.0, "normalise": {"clip": 0.95}})
+    with RewardPools({}) as pools:
+        scorer = Scorer([section], pools)
+        first = scorer.score(responses("0", "4"), to_learn=True)
+        assert [item.reward for item in first.scored] == [2.0 * -0.95, 2.0 * 0.95]  # -1 and 1, clipped
+        assert [item.reward for item in scorer.score(responses("7")).scored] == [14.0]  # not learned from
+        state = scorer.state()
+        second = scorer.score(responses("8", "8"), to_learn=True)
+        again = Scorer([section], pools)
+        again.load_state(json.loads(json.dumps(state)))
+        assert again.score(responses("8", "8"), to_learn=True).metrics == second.metrics
+    assert second.scored[0].reward == pytest.approx(2.0 * 3 / 11**0.5)
+    assert second.scored[0].terms == {"obey": 8.0}
+    assert second.metrics["reward/obey"] == 8.0
+    assert second.metrics["reward/obey/running_mean"] == 5.0
+    assert second.metrics["reward/obey/running_std"] == pytest.approx(11**0.5)

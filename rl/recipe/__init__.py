@@ -227,6 +227,13 @@ class RewardActorSection(Section):
     """CPU cores that Ray reserves for one actor"""
 
 
+class RunningNormalisation(Section):
+    """A reward minus its mean, over its standard deviation, of all responses of the stage so far."""
+
+    clip: PositiveFloat | None = None
+    """bound of the normalised reward; not given: none"""
+
+
 class RewardSection(Section):
     """One reward function of a stage."""
 
@@ -250,6 +257,8 @@ class RewardSection(Section):
     """processes, or actors, that compute this reward"""
     actor: RewardActorSection | None = None
     """compute in Ray actors; not given: in processes beside the driver"""
+    normalise: RunningNormalisation | None = None
+    """what is learned from; metrics, and everything that is logged, show the reward as it is. Not given: as it is"""
     gold: str | None = None
     """an evaluation, measured every so many iterations, of what this reward stands for: a warning tells when the
     reward rises while it falls"""
@@ -258,6 +267,12 @@ class RewardSection(Section):
     def label(self) -> str:
         """The name under which metrics show this reward."""
         return self.name or self.fn.rpartition(":")[2]
+
+    @model_validator(mode="after")
+    def _no_scale_that_is_lost(self) -> RewardSection:
+        if self.fn == "preference" and self.args.get("running"):
+            raise ValueError("args.running: its scale is lost with the process; in a recipe, use normalise: {}")
+        return self
 
 
 class WeightedSource(Section):
@@ -594,6 +609,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
         problems = [*_reference_problems(self), *_length_problems(self), *_gold_problems(self), *_best_problems(self)]
+        problems += _normalisation_problems(self)
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -705,6 +721,18 @@ def _best_problems(recipe: Recipe) -> Iterator[str]:
                 f"stages.{name}.keep_best: {stage.keep_best!r} is not an evaluation with the key every; "
                 f"there are: {allowed}"
             )
+
+
+def _normalisation_problems(recipe: Recipe) -> Iterator[str]:
+    """Rewards that are normalised where nothing is learned from them."""
+    sections: dict[str, EvaluationSection | MessageCacheStage] = {
+        f"evaluations.{name}": section for name, section in recipe.evaluations.items()
+    }
+    sections |= {f"stages.{n}": stage for n, stage in recipe.stages.items() if isinstance(stage, MessageCacheStage)}
+    for key, section in sections.items():
+        for index, reward in enumerate(section.rewards):
+            if reward.normalise is not None:
+                yield f"{key}.rewards.{index}.normalise: only rewards of an rl stage are normalised"
 
 
 def _gold_problems(recipe: Recipe) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rewards.preference import Scale
+from rewards.scale import Scale
 from rl.intervals import wilson
 
 # In the folder of a preference model.
