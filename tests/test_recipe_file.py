@@ -371,10 +371,6 @@ def test_where_each_value_came_from_is_kept(base, write):
 
 
 def test_a_watched_reward_needs_an_evaluation_during_the_stage_and_a_reference(base):
-    told = problems(base, "evaluations.addition.rewards.0.normalise={}")
-    assert any("only rewards of an rl stage are normalised" in t for t in told)
-    told = problems(base, "stages.rlvr.rewards=[{fn: preference, args: {model: m, running: true}}]")
-    assert any("in a recipe, use normalise: {}" in t for t in told)
     told = problems(base, "stages.rlvr.rewards.0.gold=addition")
     assert any("rewards.0.gold: 'addition' is not an evaluation with the key every; there are: none" in t for t in told)
     assert any("algorithm.measure_kl: a reward with gold is watched over KL; set it to true" in t for t in told)
@@ -383,3 +379,11 @@ def test_a_watched_reward_needs_an_evaluation_during_the_stage_and_a_reference(b
 def test_a_reset_needs_a_reference(base):
     (told,) = problems(base, "stages.rlvr.algorithm.reference_reset_every=5")
     assert told.endswith("algorithm.reference_reset_every: there is no reference; set a KL coefficient or measure_kl")
+
+
+def test_running_normalisation_belongs_to_what_is_learned_from():
+    quickstart = Path(__file__).parent.parent / "recipes" / "quickstart.yaml"
+    told = problems(quickstart, "evaluations.addition.rewards.0.normalise={}")
+    assert any("evaluations.addition.rewards.0.normalise: only rewards of an rl stage" in t for t in told)
+    told = problems(quickstart, "stages.rlvr.rewards=[{fn: preference, args: {model: m, running: true}}]")
+    assert any("in a recipe, use normalise: {}" in t for t in told)
