@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rl.row_inputs import NO_ROW_INPUTS, RowInputs
 from rl.scoring import ScoredTrajectory
+from rollouts.trajectory import ModelInputs
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class TokenBatch:
     """[B] bool, True where max_tokens cut the response"""
     groups: Tensor
     """[B] int64, equal for the samples of one prompt"""
+    model_inputs: RowInputs = NO_ROW_INPUTS
+    """[B] of the images of each row"""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class PPOBatch:
     """[B, T]"""
     returns: Tensor
     """[B, T]"""
+    model_inputs: RowInputs = NO_ROW_INPUTS
+    """[B] of the images of each row"""
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,11 @@ def collate(scored: Sequence[ScoredTrajectory], *, truncated_reward: float | Non
         truncated_reward: reward of a response that was cut, in place of its own; None keeps its own.
     """
     trajectories = [item.trajectory for item in scored]
-    batch = pad_tokens([t.token_ids for t in trajectories], [t.action_mask for t in trajectories])
+    batch = pad_tokens(
+        [t.token_ids for t in trajectories],
+        [t.action_mask for t in trajectories],
+        [t.model_inputs for t in trajectories],
+    )
     group_of: dict[str, int] = {}
     for row, (item, trajectory) in enumerate(zip(scored, trajectories)):
         own = item.reward if truncated_reward is None or not trajectory.truncated else truncated_reward
@@ -113,12 +123,17 @@ def collate(scored: Sequence[ScoredTrajectory], *, truncated_reward: float | Non
     )
 
 
-def pad_tokens(token_ids: Sequence[NDArray[np.int64]], action_masks: Sequence[NDArray[np.bool_]]) -> TokenBatch:
+def pad_tokens(
+    token_ids: Sequence[NDArray[np.int64]],
+    action_masks: Sequence[NDArray[np.bool_]],
+    model_inputs: Sequence[ModelInputs] = (),
+) -> TokenBatch:
     """Rows padded on the right, every row a group of its own, without rewards and log-probs.
 
     Args:
         token_ids: B arrays, row b of length T_b.
         action_masks: B arrays of the same lengths.
+        model_inputs: of each row's images; none where no row has any.
     """
     tokens = _padded(token_ids)
     zeros = torch.zeros(tokens.shape)
@@ -130,6 +145,7 @@ def pad_tokens(token_ids: Sequence[NDArray[np.int64]], action_masks: Sequence[ND
         rewards=zeros.clone(),
         truncated=torch.zeros(len(tokens), dtype=torch.bool),
         groups=torch.arange(len(tokens)),
+        model_inputs=RowInputs.of(list(model_inputs)),
     )
 
 
@@ -144,16 +160,28 @@ def _padded(rows: Sequence[NDArray[Any]]) -> Tensor:
 def empty_row(batch: AnyBatch, device: torch.device) -> AnyBatch:
     """One row of two padding tokens: takes part in collectives, adds nothing."""
     shapes = {1: (1,), 2: (1, 2)}
-    fields = {name: torch.zeros(shapes[x.dim()], dtype=x.dtype, device=device) for name, x in vars(batch).items()}
+    tensors = tensors_of(batch)
+    fields: dict[str, Any] = {
+        name: torch.zeros(shapes[x.dim()], dtype=x.dtype, device=device) for name, x in tensors.items()
+    }
+    if not isinstance(batch, Evaluation):
+        fields["model_inputs"] = NO_ROW_INPUTS
     return dataclasses.replace(batch, **fields)
+
+
+def tensors_of(batch: TokenBatch | PPOBatch | Evaluation) -> dict[str, Tensor]:
+    """The fields that are tensors."""
+    return {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
 
 
 def take_rows(batch: AnyBatch, rows: Tensor) -> AnyBatch:
     """The same batch with only these rows, in this order; columns that are padding in all of them are cut off."""
-    fields = {field.name: getattr(batch, field.name)[rows] for field in dataclasses.fields(batch)}
+    fields: dict[str, Any] = {name: x[rows] for name, x in tensors_of(batch).items()}
     if "attention_mask" in fields:
         width = max(int(fields["attention_mask"].sum(1).max()), 1) if len(rows) else 1
         fields = {name: x[:, :width] if x.dim() == 2 else x for name, x in fields.items()}
+    if not isinstance(batch, Evaluation):
+        fields["model_inputs"] = batch.model_inputs.take(rows)
     return dataclasses.replace(batch, **fields)
 
 

@@ -159,4 +159,5 @@ def empty_ppo_fields(batch: TokenBatch) -> PPOBatch:
         old_values=zeros,
         advantages=zeros,
         returns=zeros,
+        model_inputs=batch.model_inputs,
     )

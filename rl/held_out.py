@@ -6,8 +6,6 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from transformers import PreTrainedTokenizerBase
-
 from rl.intervals import mean_interval, standard_error, wilson
 from rl.loop import as_sampling
 from rl.recipe import EvaluationSection, SynthesisSection
@@ -15,6 +13,7 @@ from rl.scoring import ScoredTrajectory, Scorer
 from rollouts.collect import TokenizedPrompt, collect, tokenized
 from rollouts.engine import Engine
 from rollouts.pacore import compact, majority, synthesis_prompt
+from rollouts.processing import Processing
 from rollouts.trajectory import Prompt, Trajectory, prompt_id_of
 
 
@@ -40,7 +39,7 @@ class HeldOutSet:
     """tokens of prompt and response together"""
 
     def measure(
-        self, engine: Engine, tokenizer: PreTrainedTokenizerBase, *, seed: int, before: Measurement | None
+        self, engine: Engine, tokenizer: Processing, *, seed: int, before: Measurement | None
     ) -> Measurement:
         """Samples and grades. `before` is the same set at the start of the stage, which win_rate compares with."""
         section = self.section
@@ -94,7 +93,7 @@ class HeldOutSet:
         synthesis: SynthesisSection,
         scored: Sequence[ScoredTrajectory],
         engine: Engine,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Processing,
         *,
         seed: int,
     ) -> Measurement:
@@ -124,7 +123,7 @@ class HeldOutSet:
         self,
         problem: Prompt,
         answers: Sequence[tuple[str, float]],
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Processing,
         rng: random.Random,
     ) -> TokenizedPrompt:
         """The synthesis prompt with as many of the shuffled messages as leave room for the response."""

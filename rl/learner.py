@@ -163,15 +163,16 @@ class Learner:
     def _evaluate_piece(self, piece: TokenBatch) -> tuple[dict[str, Tensor], Tensor]:
         tokens, mask = piece.token_ids.to(self.device), piece.action_mask.to(self.device)
         zeros = torch.zeros(tokens.shape)
+        images = piece.model_inputs.arguments(tokens)
         scores = {"logprobs": piece.rollout_logprobs, "values": zeros}
         if self.algorithm.old_logprobs == "trainer":
-            scores["logprobs"] = self.policy(tokens, mask, self.temperature).logprobs.cpu()
+            scores["logprobs"] = self.policy(tokens, mask, self.temperature, model_inputs=images).logprobs.cpu()
         scores["ref_logprobs"] = scores["logprobs"]
         if self.reference is not None:
-            scores["ref_logprobs"] = self.reference(tokens, mask, self.temperature).logprobs.cpu()
+            scores["ref_logprobs"] = self.reference(tokens, mask, self.temperature, model_inputs=images).logprobs.cpu()
         last = torch.zeros(len(tokens))
         if self.trained_critic is not None:
-            values = self.trained_critic.module(tokens).cpu()
+            values = self.trained_critic.module(tokens, images).cpu()
             scores["values"] = torch.where(piece.action_mask, values[:, :-1], 0.0)
             last = values.gather(1, piece.attention_mask.sum(1, keepdim=True))[:, 0]
         return scores, last
@@ -279,7 +280,7 @@ class Learner:
 
 def _fill_buffers(module: torch.nn.Module, like: torch.nn.Module) -> None:
     """Copies buffers that no state dict holds (rotary frequencies) by the end of their name."""
-    known = {name.split(".", 1)[-1].replace("model.", "", 1): buffer for name, buffer in like.named_buffers()}
+    known = {name.split(".", 1)[-1].removeprefix("model."): buffer for name, buffer in like.named_buffers()}
     for name, buffer in module.named_buffers():
-        key = name.split(".", 1)[-1].replace("model.", "", 1)
+        key = name.split(".", 1)[-1].removeprefix("model.")
         buffer.copy_(known[key])

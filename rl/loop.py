@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerBase
-
 from rl.batch import PPOBatch, collate, minibatches
 from rl.checkpoint import StageState
 from rl.errors import RunFailed
@@ -20,6 +18,7 @@ from rl.scoring import ScoredTrajectory, Scorer, Scoring
 from rl.trained_model import Sums
 from rollouts.collect import TokenizedPrompt, collect, tokenized
 from rollouts.engine import Engine, Sampling
+from rollouts.processing import Processing
 from rollouts.prompts import RowStream, to_prompt
 
 # Prompts passed over for each one wanted, before the source is taken to hold no prompt that fits.
@@ -46,7 +45,7 @@ class RlLoop:
     learner: LearnerGroup
     scorer: Scorer
     stream: RowStream
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Processing
     seed: int
     max_model_len: int
     before_learning: Callable[[], None] = lambda: None

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from rl.loop import as_sampling, iteration_seed
 from rl.recipe import MessageCacheStage
@@ -23,6 +22,7 @@ from rollouts.collect import collect, tokenized
 from rollouts.engine import Engine
 from rollouts.message_cache import CachedMessage, CachedProblem, CacheFile, from_json, ready_answers, to_json
 from rollouts.pacore import compact
+from rollouts.processing import Processing
 from rollouts.prompts import RowStream, row_id, to_prompt
 from rollouts.trajectory import FinishReason, Prompt, Trajectory
 
@@ -100,7 +100,7 @@ class MessageCacheFiller:
     engine: Engine
     scorer: Scorer
     stream: RowStream
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Processing
     seed: int
     max_model_len: int
     synthesized: CacheFile | None

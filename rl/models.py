@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from types import MappingProxyType
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
+
+from rl.sharding import world_size
+from rollouts.processing import media_token_ids, takes_images
 
 disable_progress_bar()  # a checkpoint is saved in every other iteration; a bar each would bury what matters
 
 EntropyMode = Literal["none", "value", "gradient"]
+
+NO_ARGUMENTS: Mapping[str, Tensor] = MappingProxyType({})
+
+_NEVER = -1e9  # a logit without weight; not -inf, whose share of the entropy would be NaN
 
 # A head that is more than a matrix: these models scale or cap their logits after lm_head.
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -32,7 +41,7 @@ class TokenDistribution:
 
 
 class Policy(nn.Module):
-    """A causal language model that scores sampled tokens, never holding all logits at once."""
+    """A model of language, or of images and language, that scores sampled tokens, never holding all logits at once."""
 
     def __init__(self, language_model: PreTrainedModel, *, head_chunk_tokens: int = 4096) -> None:
         super().__init__()
@@ -41,9 +50,15 @@ class Policy(nn.Module):
                 raise ValueError(f"{type(language_model).__name__}: config.{key} is set; such heads are not supported")
         self.language_model = language_model
         self.head_chunk_tokens = head_chunk_tokens
+        self.never_sampled = media_token_ids(language_model.config)
 
     def forward(
-        self, token_ids: Tensor, action_mask: Tensor, temperature: float, entropy: EntropyMode = "none"
+        self,
+        token_ids: Tensor,
+        action_mask: Tensor,
+        temperature: float,
+        entropy: EntropyMode = "none",
+        model_inputs: Mapping[str, Tensor] = NO_ARGUMENTS,
     ) -> TokenDistribution:
         """Log-probs and entropies of the sampled tokens.
 
@@ -52,8 +67,9 @@ class Policy(nn.Module):
             action_mask: [B, T] bool, True where the token was sampled; column 0 is never read.
             temperature: divides the logits, as in sampling.
             entropy: compute the entropies, with or without their graph; with "none" they are 0.
+            model_inputs: further arguments of the model's forward, such as `pixel_values`.
         """
-        hidden = self.language_model.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
+        hidden = hidden_states(self.language_model.base_model, token_ids, model_inputs)
         sampled = action_mask[:, 1:]
         states, targets = hidden[:, :-1][sampled], token_ids[:, 1:][sampled]  # [N, d], [N]
         if not len(targets):  # a rank without rows: keep every parameter in the graph
@@ -80,6 +96,8 @@ class Policy(nn.Module):
         logits = self.language_model.get_output_embeddings()(states).float()  # [n, V]
         if temperature != 1:
             logits = logits / temperature
+        if self.never_sampled:  # as in the engines: a placeholder without an image cannot be scored
+            logits[:, self.never_sampled] = _NEVER
         logprobs = logits.log_softmax(-1)
         chosen = logprobs.gather(-1, targets[:, None])[:, 0]
         if entropy == "none":
@@ -97,14 +115,29 @@ class Critic(nn.Module):
         self.value_head = nn.Linear(backbone.config.get_text_config().hidden_size, 1, bias=False)
         nn.init.zeros_(self.value_head.weight)
 
-    def forward(self, token_ids: Tensor) -> Tensor:
+    def forward(self, token_ids: Tensor, model_inputs: Mapping[str, Tensor] = NO_ARGUMENTS) -> Tensor:
         """Expected return [B, T + 1]: entry t is the value before token t is emitted, entry T after the last one.
 
         Entry 0, before any token, is 0. For a row of L < T tokens entry L is the value after its last token.
         """
-        hidden = self.backbone(input_ids=token_ids, use_cache=False).last_hidden_state
+        hidden = hidden_states(self.backbone, token_ids, model_inputs)
         values = self.value_head(hidden.float())[..., 0]
         return torch.cat([torch.zeros_like(values[:, :1]), values], 1)
+
+
+def hidden_states(backbone: Any, token_ids: Tensor, model_inputs: Mapping[str, Tensor]) -> Tensor:
+    """Last hidden states [B, T, d] of tokens, whose placeholders are filled with the images of `model_inputs`."""
+    hidden: Tensor = backbone(input_ids=token_ids, use_cache=False, **model_inputs).last_hidden_state
+    if not model_inputs and world_size() > 1 and takes_images(backbone.config):
+        # Another rank may have images: the gradients of the eyes must exist on this one too.
+        hidden = hidden + 0.0 * sum(parameter.sum() for parameter in eyes(backbone))
+    return hidden
+
+
+def eyes(backbone: Any) -> list[nn.Parameter]:
+    """Parameters of vision tower and projector: all that are not the decoder's."""
+    decoder = {id(parameter) for parameter in backbone.get_decoder().parameters()}
+    return [parameter for parameter in backbone.parameters() if id(parameter) not in decoder]
 
 
 def _place(x: Tensor, action_mask: Tensor) -> Tensor:
@@ -114,8 +147,10 @@ def _place(x: Tensor, action_mask: Tensor) -> Tensor:
 
 
 def load_language_model(path: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A causal language model in float32, dropout off, on the CPU."""
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    """A model of language, or of images and language, in float32, dropout off, on the CPU."""
+    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    kind: Any = AutoModelForImageTextToText if takes_images(config) else AutoModelForCausalLM
+    model = kind.from_pretrained(path, dtype=torch.float32, trust_remote_code=trust_remote_code)
     return disable_dropout(model)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from rl.batch import Minibatch
+from rl.batch import Minibatch, tensors_of
 from rl.errors import RunFailed
 from rl.recipe import NonFiniteSection
 from rl.trained_model import Sums
@@ -60,7 +60,7 @@ class StepWatch:
     def _keep(self, model: str, iteration: int, step: int, piece: Minibatch, sums: Sums) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{iteration}-{model}-{step}.safetensors"
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in vars(piece.batch).items()}
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors_of(piece.batch).items()}
         save_file(tensors, path, metadata={"token_count": str(piece.token_count)})
         told = {name: x if math.isfinite(x) else str(x) for name, x in sums.items()}
         path.with_suffix(".json").write_text(
@@ -80,7 +80,7 @@ class StepWatch:
 
 def cause(piece: Minibatch, sums: Sums) -> str:
     """What is not finite, from the data to the gradient: the first of them explains the others."""
-    for name, tensor in vars(piece.batch).items():
+    for name, tensor in tensors_of(piece.batch).items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             count = int((~torch.isfinite(tensor)).sum())
             return f"{count} of {tensor.numel()} values of {name} are not finite"

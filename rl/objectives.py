@@ -27,7 +27,13 @@ def policy_objective(
     `old_gap_max`, the absolute log-ratio to `old_logprobs`; `tokens`.
     """
     mask = micro.action_mask
-    view = policy(micro.token_ids, mask, temperature, "gradient" if settings.entropy_coef > 0 else "value")
+    view = policy(
+        micro.token_ids,
+        mask,
+        temperature,
+        "gradient" if settings.entropy_coef > 0 else "value",
+        micro.model_inputs.arguments(micro.token_ids),
+    )
     average, count = _average(mask, whole, settings)
     weights = average
     if settings.importance_cap is not None:
@@ -76,7 +82,7 @@ def _weighted_sum(x: Tensor, weights: Tensor | None) -> Tensor:
 def critic_objective(critic: Critic, micro: PPOBatch, whole: Minibatch, settings: AlgorithmSection) -> MicroLoss:
     """The value loss, averaged over sampled tokens."""
     loss = value_loss(
-        critic(micro.token_ids)[:, :-1],
+        critic(micro.token_ids, micro.model_inputs.arguments(micro.token_ids))[:, :-1],
         micro.old_values,
         micro.returns,
         micro.action_mask,
@@ -88,5 +94,6 @@ def critic_objective(critic: Critic, micro: PPOBatch, whole: Minibatch, settings
 
 def sft_objective(policy: Policy, micro: PPOBatch, whole: Minibatch) -> MicroLoss:
     """Negative log-likelihood of the tokens under action_mask, averaged over them."""
-    view = policy(micro.token_ids, micro.action_mask, 1.0)
+    arguments = micro.model_inputs.arguments(micro.token_ids)
+    view = policy(micro.token_ids, micro.action_mask, 1.0, model_inputs=arguments)
     return MicroLoss(-view.logprobs.sum() / whole.token_count, {})

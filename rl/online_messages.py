@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from transformers import PreTrainedTokenizerBase
-
 from rl.loop import as_sampling
 from rl.recipe import OnlineMessagesSection
 from rl.scoring import ScoredTrajectory, Scorer
@@ -14,6 +12,7 @@ from rollouts.collect import TokenizedPrompt, collect, encode_content, tokenized
 from rollouts.engine import Engine
 from rollouts.message_cache import CachedMessage, CachedProblem
 from rollouts.pacore import PacorePrompts, compact
+from rollouts.processing import Processing
 from rollouts.rows import Row
 from rollouts.trajectory import PromptContent, prompt_id_of
 
@@ -25,7 +24,7 @@ class OnlineMessages:
     section: OnlineMessagesSection
     engine: Engine
     scorer: Scorer
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Processing
     success: float
     """a message is right when its reward is at least this"""
     room: int

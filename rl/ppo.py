@@ -37,6 +37,7 @@ def to_ppo_batch(
         old_values=before.values,
         advantages=advantages,
         returns=returns,
+        model_inputs=batch.model_inputs,
     )
 
 

@@ -31,6 +31,7 @@ from rl.reward_model.pairs import read_pair
 from rl.sources import SourceOpener, View, held_out_rows
 from rollouts.pacore import TemplateError, synthesis_prompt
 from rollouts.prompts import ShuffledRows, row_content
+from rollouts.row_images import check_images
 from rollouts.rows import DatasetError, Row
 
 
@@ -244,6 +245,7 @@ def _source_problems(source: Source, view: View, key: str, read_hub: bool) -> tu
         rows = opened.rows if isinstance(opened, ShuffledRows) else [opened.row(0)]
         for number, row in enumerate(rows, start=1):
             _check_row(row, view, _name(source) if number == 1 else f"{_name(source)}: row {number}")
+        check_images(rows, _name(source))
     except (DatasetError, ValueError) as error:
         return (), [f"{key}.{source.kind}: {error}"]
     return rows, []

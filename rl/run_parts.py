@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rl.cluster import EnginePool, RayRanks
 from rl.display import Display
-from rl.errors import Interrupted
+from rl.errors import Interrupted, UserError
 from rl.group import InProcessRank, LearnerGroup, Ranks
 from rl.interrupt import InterruptRequest
 from rl.non_finite import StepWatch
@@ -36,11 +36,14 @@ class RunParts:
         model_path: str,
         engine: EnginePool | None,
     ) -> None:
-        from transformers import AutoTokenizer
+        from rollouts.processing import ProcessorUnusable, load_processing
 
         self.recipe, self.run, self.display, self.interrupt = recipe, run, display, interrupt
         self.pools, self.models, self.engine = pools, models, engine
-        self.tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=recipe.model.trust_remote_code)
+        try:
+            self.tokenizer = load_processing(model_path, trust_remote_code=recipe.model.trust_remote_code)
+        except ProcessorUnusable as error:
+            raise UserError(f"model.path: {error}") from None
         self.learner = LearnerGroup(_ranks(recipe, model_path))
         self.opener = SourceOpener(run.message_cache, self._num_tokens)
         self.model_path = model_path

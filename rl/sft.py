@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from rl.batch import TokenBatch, pad_tokens, whole_minibatch
 from rl.checkpoint import StageState
@@ -19,7 +18,8 @@ from rl.group import LearnerGroup, empty_ppo_fields
 from rl.metrics import PhaseClock
 from rl.non_finite import Watch, watch_nothing
 from rl.recipe import SftStage
-from rollouts.collect import encode
+from rollouts.collect import TokenizedPrompt, tokenized
+from rollouts.processing import Processing, tokenizer_of
 from rollouts.prompts import MixedSource, RowStream, to_prompt
 from rollouts.rows import Row
 
@@ -32,7 +32,7 @@ class SftLoop:
     learner: LearnerGroup
     streams: Sequence[RowStream]
     """one per phase"""
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Processing
     watch: Watch = watch_nothing
     """told of every optimizer step"""
 
@@ -64,23 +64,23 @@ class SftLoop:
 
     def _batch(self, stream: RowStream) -> TokenBatch:
         rows = [self._tokens(source, row) for source, row in stream.take(self.stage.batch_size)]
-        masks = [np.arange(len(ids)) >= max(num_prompt, 1) for ids, num_prompt in rows]
-        return pad_tokens([ids for ids, _ in rows], masks)
+        masks = [np.arange(len(ids)) >= max(len(prompt.token_ids), 1) for ids, prompt in rows]
+        return pad_tokens([ids for ids, _ in rows], masks, [prompt.model_inputs for _, prompt in rows])
 
-    def _tokens(self, source: MixedSource, row: Row) -> tuple[np.ndarray, int]:
-        """(prompt, completion and end-of-sequence token, length of the prompt)."""
+    def _tokens(self, source: MixedSource, row: Row) -> tuple[np.ndarray, TokenizedPrompt]:
+        """(prompt, completion and end-of-sequence token; the prompt)."""
         prompt = to_prompt(source, row)
         completion = row.get("completion")
         if isinstance(completion, list) and len(completion) == 1 and isinstance(completion[0], dict):
             completion = completion[0].get("content")  # the conversational form: one assistant turn
         if not isinstance(completion, str) or not completion:
             raise UserError(f"{source.label}: column 'completion' is {str(completion)[:80]!r}; text is expected")
-        prompt_ids = encode(self.tokenizer, prompt)
-        completion_ids = self.tokenizer(completion, add_special_tokens=False)["input_ids"]
-        ids = np.concatenate([prompt_ids, completion_ids, [self.tokenizer.eos_token_id]]).astype(np.int64)
+        tokenizer, asked = tokenizer_of(self.tokenizer), tokenized(self.tokenizer, prompt)
+        completion_ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
+        ids = np.concatenate([asked.token_ids, completion_ids, [tokenizer.eos_token_id]]).astype(np.int64)
         if len(ids) > self.stage.max_length:
             raise UserError(
                 f"{source.label}: a row has {len(ids)} tokens, max_length is {self.stage.max_length}: "
                 f"{str(prompt.content)[:80]!r}"
             )
-        return ids, len(prompt_ids)
+        return ids, asked

@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -53,8 +54,11 @@ def shard(module: Module, *, compute_dtype: torch.dtype) -> Module:
 
 
 def _transformer_layers(module: nn.Module) -> list[nn.Module]:
-    """The blocks of the longest ModuleList: the layers of the decoder."""
-    lists = [list(child) for child in module.modules() if isinstance(child, nn.ModuleList)]
+    """The blocks of the longest ModuleList of the decoder. The layers of a vision tower stay with the root: a rank
+    whose rows have no image does not call them."""
+    models = [child for child in module.modules() if isinstance(child, PreTrainedModel)]
+    decoder = models[0].get_decoder() if models else module
+    lists = [list(child) for child in decoder.modules() if isinstance(child, nn.ModuleList)]
     return max(lists, key=len) if lists else []
 
 

@@ -14,6 +14,7 @@ from rollouts.layouts import converted
 from rollouts.message_cache import CacheFile
 from rollouts.pacore import PacorePrompts
 from rollouts.prompts import MixedSource, RowSource, RowStream, ShuffledRows, as_chat, row_id, task_rows
+from rollouts.row_images import with_images
 from rollouts.rows import DatasetError, Row, read_rows
 from rollouts.tasks import load_task
 from rollouts.trajectory import PromptContent
@@ -90,6 +91,7 @@ def dataset_rows(source: DatasetSource, view: View) -> Sequence[Row]:
                     f"{source.dataset}: row {number} has no column {column!r}; it has: {', '.join(row)}. "
                     f"Name it under `columns`"
                 )
+    rows = with_images(rows, source.dataset)
     return [as_chat(row, source.system) for row in rows] if source.chat else rows
 
 

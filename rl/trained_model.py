@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from rl.batch import Minibatch, PPOBatch, empty_row, micro_batches, take_rows
+from rl.batch import Minibatch, PPOBatch, empty_row, micro_batches, take_rows, tensors_of
 from rl.recipe import OptimizerSection
 from rl.sharding import local, same_count_on_every_rank, world_size
 
@@ -110,7 +112,8 @@ class TrainedModel:
 
 
 def _on_device(batch: PPOBatch, device: torch.device) -> PPOBatch:
-    return PPOBatch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(batch).items()})
+    moved: dict[str, Any] = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors_of(batch).items()}
+    return dataclasses.replace(batch, **moved)
 
 
 def added(a: Sums, b: Sums) -> Sums:

@@ -10,10 +10,9 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerBase
-
 from rollouts.collect import encode_content
 from rollouts.engine import Engine, Generation, Request, Sampling
+from rollouts.processing import Processing
 from rollouts.sampler import Reply, SamplerUnusable, SamplingError
 from rollouts.trajectory import PromptContent
 
@@ -32,7 +31,7 @@ class BatchSampler:
     but not reproducible request by request. `stream` yields the response in one piece.
     """
 
-    def __init__(self, engine: Engine, tokenizer: PreTrainedTokenizerBase, *, max_model_len: int) -> None:
+    def __init__(self, engine: Engine, tokenizer: Processing, *, max_model_len: int) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
         self._max_model_len = max_model_len

@@ -4,44 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from rollouts.engine import Engine, Generation, Request, Sampling
-from rollouts.trajectory import Prompt, PromptContent, Trajectory
+from rollouts.processing import Processing, encoded, encoded_with_images
+from rollouts.trajectory import NO_INPUTS, ModelInputs, Prompt, PromptContent, PromptImages, Trajectory, images_of
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> NDArray[np.int64]:
-    """Token ids [T_prompt] of a prompt."""
-    return encode_content(tokenizer, prompt.content)
-
-
-def encode_content(tokenizer: PreTrainedTokenizerBase, content: PromptContent) -> NDArray[np.int64]:
+def encode_content(tokenizer: Processing, content: PromptContent) -> NDArray[np.int64]:
     """Token ids [T_prompt]: plain text as it is, a conversation through the model's chat template."""
-    if isinstance(content, str):
-        ids = tokenizer(content)["input_ids"]
-    else:
-        turns: Any = content
-        encoded: Any = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
-        ids = encoded["input_ids"]
-    return np.asarray(ids, dtype=np.int64)
+    if images_of(content):
+        return encoded_with_images(tokenizer, content)[0]
+    return encoded(tokenizer, content)
 
 
 @dataclass(frozen=True)
 class TokenizedPrompt:
-    """A prompt as the engine sees it."""
+    """A prompt as the engine and the learner see it."""
 
     prompt: Prompt
     token_ids: NDArray[np.int64]
     """[T_prompt]"""
+    images: PromptImages | None = None
+    model_inputs: ModelInputs = NO_INPUTS
 
 
-def tokenized(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> TokenizedPrompt:
-    """The prompt with its token ids."""
-    return TokenizedPrompt(prompt, encode(tokenizer, prompt))
+def tokenized(tokenizer: Processing, prompt: Prompt) -> TokenizedPrompt:
+    """The prompt with its token ids; its images go through the processor here, once for all samples."""
+    if images_of(prompt.content):
+        return TokenizedPrompt(prompt, *encoded_with_images(tokenizer, prompt.content))
+    return TokenizedPrompt(prompt, encoded(tokenizer, prompt.content))
 
 
 def collect(
@@ -49,7 +43,8 @@ def collect(
 ) -> list[Trajectory]:
     """`samples_per_prompt` trajectories of every prompt; those of one prompt are adjacent."""
     asked = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
-    generations = engine.generate([Request(prompt.token_ids, sampling) for prompt in asked], seed=seed)
+    requests = [Request(prompt.token_ids, sampling, prompt.images) for prompt in asked]
+    generations = engine.generate(requests, seed=seed)
     return [_trajectory(prompt, generation) for prompt, generation in zip(asked, generations)]
 
 
@@ -63,4 +58,5 @@ def _trajectory(prompt: TokenizedPrompt, generation: Generation) -> Trajectory:
         completion=generation.text,
         finish_reason=generation.finish_reason,
         policy_version=generation.policy_version,
+        model_inputs=prompt.model_inputs,
     )

@@ -17,6 +17,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, TopKLogitsWarper, TopPLogitsWarper
 
 from rollouts.engine import Sampling
+from rollouts.processing import together
+from rollouts.trajectory import NO_INPUTS, ModelInputs
 
 # Rows that have ended wait for others to end, so that the cache is not copied for each: up to this share of the batch.
 _WAITING_SHARE = 0.1
@@ -40,15 +42,19 @@ def decode(
     *,
     end: frozenset[int],
     stops: Callable[[NDArray[np.int64]], bool] | None = None,
+    model_inputs: Sequence[ModelInputs] = (),
+    never: Sequence[int] = (),
 ) -> list[Decoded]:
     """One response per prompt, drawn from torch's global generator.
 
     Args:
-        prompts: token ids; equal neighbours are read as one.
+        prompts: token ids; neighbours that are equal, images included, are read as one.
         end: tokens that end a response.
         stops: whether the tokens sampled so far end a response; None never does.
+        model_inputs: of the images of each prompt; nothing where no prompt has any.
+        never: tokens that are not sampled.
     """
-    state, logits = _prefill(model, prompts)
+    state, logits = _prefill(model, prompts, model_inputs or [NO_INPUTS] * len(prompts))
     warpers = _warpers(sampling)
     rows = torch.arange(len(prompts), device=logits.device)  # the prompt that each row of the batch answers
     tokens = torch.zeros(len(prompts), sampling.max_tokens, dtype=torch.int64)
@@ -57,6 +63,8 @@ def decode(
     ends = torch.tensor(sorted(end), device=logits.device)
     running = torch.ones(len(prompts), dtype=torch.bool, device=logits.device)
     for step in range(sampling.max_tokens):
+        if never:
+            logits[:, list(never)] = -torch.inf
         chosen, scores = _draw(logits, sampling, warpers)
         live = rows[running].cpu()
         tokens[live, step], logprobs[live, step] = chosen[running].cpu(), scores[running].cpu()
@@ -107,9 +115,15 @@ class _State:
         return logits
 
 
-def _prefill(model: Any, prompts: Sequence[NDArray[np.int64]]) -> tuple[_State, Tensor]:
+def _prefill(
+    model: Any, prompts: Sequence[NDArray[np.int64]], model_inputs: Sequence[ModelInputs]
+) -> tuple[_State, Tensor]:
     """The state after the prompts, and the logits [B, V] of the first token of each row."""
-    firsts = [i for i, p in enumerate(prompts) if i == 0 or not np.array_equal(p, prompts[i - 1])]
+
+    def as_before(i: int) -> bool:
+        return i > 0 and model_inputs[i] is model_inputs[i - 1] and np.array_equal(prompts[i], prompts[i - 1])
+
+    firsts = [i for i in range(len(prompts)) if not as_before(i)]
     repeats = torch.tensor(np.diff([*firsts, len(prompts)]), device=model.device)
     width = max(map(len, prompts))
     ids = torch.zeros(len(firsts), width, dtype=torch.int64)
@@ -121,6 +135,8 @@ def _prefill(model: Any, prompts: Sequence[NDArray[np.int64]]) -> tuple[_State, 
     padded = not bool(mask.all())
     cache = DynamicCache(config=model.config)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
+    offsets = [width - len(prompts[first]) for first in firsts]
+    images = together([model_inputs[first] for first in firsts], width=width, offsets=offsets)
     out = model(
         input_ids=ids,
         attention_mask=mask if padded else None,
@@ -128,6 +144,7 @@ def _prefill(model: Any, prompts: Sequence[NDArray[np.int64]]) -> tuple[_State, 
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
+        **{name: torch.from_numpy(array).to(model.device) for name, array in images.items()},
     )
     each = torch.repeat_interleave(torch.arange(len(firsts), device=model.device), repeats)
     state = _State(cache, mask, padded).of(each)

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rollouts.trajectory import FinishReason
+from rollouts.trajectory import FinishReason, PromptImages
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,14 @@ class Request:
     """One response to sample."""
 
     prompt_token_ids: NDArray[np.int64]
-    """[T_prompt]"""
+    """[T_prompt], placeholders of images expanded"""
     sampling: Sampling
+    images: PromptImages | None = None
+    """None for a prompt of text"""
+
+
+class PromptMismatch(RuntimeError):
+    """An engine made other tokens of a prompt with images than the trainer: what was sampled would be misread."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, ProcessorMixin
 
 from rollouts.decoding import Decoded, decode
-from rollouts.engine import Generation, Request, Sampling
-from rollouts.trajectory import FinishReason
+from rollouts.engine import Generation, PromptMismatch, Request, Sampling
+from rollouts.processing import load_processing, media_token_ids, processed, takes_images, tokenizer_of
+from rollouts.trajectory import NO_INPUTS, FinishReason, ModelInputs
 
 
 class HfEngine:
@@ -22,11 +23,15 @@ class HfEngine:
 
     def __init__(self, model: str, *, max_num_seqs: int, device: str, trust_remote_code: bool = False) -> None:
         start = time.monotonic()
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model, dtype=torch.float32, trust_remote_code=trust_remote_code
-        )
+        config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
+        kind: Any = AutoModelForImageTextToText if takes_images(config) else AutoModelForCausalLM
+        loaded: Any = kind.from_pretrained(model, dtype=torch.float32, trust_remote_code=trust_remote_code)
         self._model = loaded.to(device).eval()
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
+        if hasattr(loaded.base_model, "rope_deltas"):  # rotary positions that the model keeps by row of a batch
+            raise ValueError(f"{type(loaded).__name__}: engine.kind hf cannot sample from it; use engine.kind vllm")
+        self._processing = load_processing(model, trust_remote_code=trust_remote_code)
+        self._tokenizer: Any = tokenizer_of(self._processing)
+        self._never_sampled = media_token_ids(config)
         self._max_num_seqs = max_num_seqs
         self._version = -1
         self._start_s = time.monotonic() - start
@@ -45,13 +50,31 @@ class HfEngine:
         for sampling, indices in by_sampling.items():
             for start in range(0, len(indices), self._max_num_seqs):
                 batch = indices[start : start + self._max_num_seqs]
-                prompts = [requests[index].prompt_token_ids for index in batch]
-                found.update(zip(batch, self._generate_batch(prompts, sampling)))
+                found.update(zip(batch, self._generate_batch([requests[index] for index in batch], sampling)))
         return [found[index] for index in range(len(requests))]
 
-    def _generate_batch(self, prompts: Sequence[NDArray[np.int64]], sampling: Sampling) -> list[Generation]:
-        stops = functools.partial(self._stops, sampling.stop) if sampling.stop else None
-        found = decode(self._model, prompts, sampling, end=frozenset([self._tokenizer.eos_token_id]), stops=stops)
+    def _model_inputs(self, requests: Sequence[Request]) -> list[ModelInputs]:
+        """Of the images of each request; samples of one prompt share them."""
+        known: dict[int, ModelInputs] = {}
+        for request in requests:
+            if request.images is not None and id(request.images) not in known:
+                assert isinstance(self._processing, ProcessorMixin), "a model without eyes gets no images"
+                ids, inputs = processed(self._processing, request.images.text, request.images.files)
+                if not np.array_equal(ids, request.prompt_token_ids):
+                    raise PromptMismatch(f"{len(ids)} tokens here, {len(request.prompt_token_ids)} in the trainer")
+                known[id(request.images)] = inputs
+        return [known.get(id(request.images), NO_INPUTS) for request in requests]
+
+    def _generate_batch(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
+        found = decode(
+            self._model,
+            [request.prompt_token_ids for request in requests],
+            sampling,
+            end=frozenset([self._tokenizer.eos_token_id]),
+            stops=functools.partial(self._stops, sampling.stop) if sampling.stop else None,
+            model_inputs=self._model_inputs(requests),
+            never=self._never_sampled,
+        )
         return [self._generation(one, sampling) for one in found]
 
     def _stops(self, stop: Sequence[str], token_ids: NDArray[np.int64]) -> bool:
@@ -73,9 +96,9 @@ class HfEngine:
     def load_weights(self, weights: Mapping[str, NDArray[np.float32]], version: int) -> None:
         """See `Engine.load_weights`."""
         tensors = {name: torch.from_numpy(np.array(x)) for name, x in weights.items()}
-        if "lm_head.weight" not in tensors:
-            tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
-        self._model.load_state_dict(tensors)
+        result = self._model.load_state_dict(tensors, strict=False)
+        if result.unexpected_keys or set(result.missing_keys) - {"lm_head.weight"}:  # which is tied where it is missing
+            raise RuntimeError(f"weights of another model: {[*result.unexpected_keys, *result.missing_keys][:5]}")
         self._version = version
 
     def sleep(self) -> None:

@@ -23,7 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from rollouts.epoch_order import EpochOrder
 from rollouts.message_cache import CachedProblem
 from rollouts.rows import Row
-from rollouts.trajectory import Message, PromptContent
+from rollouts.trajectory import PromptContent, text_of, with_text
 
 SYNTHESIS_TEMPLATE = """\
 Below are a problem and several independent attempts at it. The attempts may be wrong, incomplete or in conflict.
@@ -75,7 +75,7 @@ def _compiled(template: str) -> jinja2.Template:
 
 
 def synthesis_prompt(problem: PromptContent, messages: Sequence[str], *, template: str) -> PromptContent:
-    """P(x, M). In a conversation only the last user turn is replaced; earlier turns stay.
+    """P(x, M). In a conversation only the text of the last user turn is replaced; its images and earlier turns stay.
 
     Raises:
         TemplateError: the template is wrong or uses a name other than `problem` and `messages`.
@@ -85,8 +85,8 @@ def synthesis_prompt(problem: PromptContent, messages: Sequence[str], *, templat
     last = max((index for index, turn in enumerate(problem) if turn["role"] == "user"), default=None)
     if last is None:
         raise TemplateError("the conversation has no user turn to replace")
-    text = _render(template, problem[last]["content"], messages)
-    return [*problem[:last], Message(role="user", content=text), *problem[last + 1 :]]
+    text = _render(template, text_of(problem[last]), messages)
+    return [*problem[:last], with_text(problem[last], text), *problem[last + 1 :]]
 
 
 def _render(template: str, problem: str, messages: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Protocol
 from rollouts.epoch_order import EpochOrder
 from rollouts.rows import DatasetError, Row
 from rollouts.tasks import Task
-from rollouts.trajectory import Message, Prompt, PromptContent, prompt_id_of
+from rollouts.trajectory import ContentPart, ImagePart, Message, Prompt, PromptContent, TextPart, prompt_id_of
 
 # Rows looked at for one that is not held out, before the source is taken to hold nothing else.
 _MAX_SKIPS = 10_000
@@ -110,7 +110,7 @@ def row_id(row: Row, label: str) -> str:
 
 
 def row_content(row: Row, column: str, label: str) -> PromptContent:
-    """The prompt of a row: text, or messages with a role and text content.
+    """The prompt of a row: text, or messages with a role and text, or a list of parts {type: text | image}.
 
     Raises:
         DatasetError: the column is missing or holds something else.
@@ -119,13 +119,36 @@ def row_content(row: Row, column: str, label: str) -> PromptContent:
     if isinstance(value, str) and value:
         return value
     if isinstance(value, list) and value and all(_is_message(turn) for turn in value):
-        return [Message(role=turn["role"], content=turn["content"]) for turn in value]
+        return [Message(role=turn["role"], content=_turn_content(turn["content"])) for turn in value]
     shown = "is missing" if column not in row else f"is {str(value)[:80]!r}"
-    raise DatasetError(f"{label}: column {column!r} {shown}; text or a list of {{role, content}} with text is expected")
+    raise DatasetError(
+        f"{label}: column {column!r} {shown}; text or a list of {{role, content}} with text, or with parts that are "
+        "text or images, is expected"
+    )
 
 
 def _is_message(turn: object) -> bool:
-    return isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
+    if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
+        return False
+    content = turn.get("content")
+    return isinstance(content, str) or (isinstance(content, list) and bool(content) and all(map(_is_part, content)))
+
+
+def _is_part(part: object) -> bool:
+    if not isinstance(part, dict) or part.get("type") not in ("text", "image"):
+        return False
+    return isinstance(part.get(part["type"]), str)
+
+
+def _turn_content(content: str | list[dict[str, str]]) -> str | list[ContentPart]:
+    if isinstance(content, str):
+        return content
+    return [
+        TextPart(type="text", text=part["text"])
+        if part["type"] == "text"
+        else ImagePart(type="image", image=part["image"])
+        for part in content
+    ]
 
 
 def to_prompt(source: MixedSource, row: Row) -> Prompt:

@@ -4,23 +4,71 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypedDict
+from types import MappingProxyType
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rollouts.images import image_digest
+
+
+class TextPart(TypedDict):
+    """A piece of a turn's text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImagePart(TypedDict):
+    """An image of a turn: a path or a data URL, so that a prompt stays plain JSON."""
+
+    type: Literal["image"]
+    image: str
+
+
+ContentPart = TextPart | ImagePart
+
 
 class Message(TypedDict):
-    """One turn of a conversation."""
+    """One turn of a conversation: text, or text and images in their order."""
 
     role: str
-    content: str
+    content: str | list[ContentPart]
 
 
 PromptContent = str | list[Message]
+
+
+def text_of(turn: Message) -> str:
+    """The text of a turn, without its images."""
+    content = turn["content"]
+    return content if isinstance(content, str) else "".join(p["text"] for p in content if p["type"] == "text")
+
+
+def with_text(turn: Message, text: str) -> Message:
+    """The turn with other text; its images stay, before the text."""
+    if isinstance(turn["content"], str):
+        return Message(role=turn["role"], content=text)
+    images: list[ContentPart] = [part for part in turn["content"] if part["type"] == "image"]
+    return Message(role=turn["role"], content=[*images, TextPart(type="text", text=text)])
+
+
+def appended(turn: Message, text: str) -> Message:
+    """The turn with text behind all that it has."""
+    content = turn["content"]
+    more: ContentPart = TextPart(type="text", text=text)
+    return Message(role=turn["role"], content=content + text if isinstance(content, str) else [*content, more])
+
+
+def images_of(content: PromptContent) -> list[str]:
+    """Paths and data URLs of the images of a prompt, in their order."""
+    turns: Sequence[Message] = [] if isinstance(content, str) else content
+    parts = [part for turn in turns if not isinstance(turn["content"], str) for part in turn["content"]]
+    return [part["image"] for part in parts if part["type"] == "image"]
 
 
 class FinishReason(StrEnum):
@@ -31,9 +79,24 @@ class FinishReason(StrEnum):
 
 
 def prompt_id_of(content: PromptContent) -> str:
-    """16 hex digits of a hash of the content: equal prompts have equal ids, whatever source or seed they came from."""
-    text = content if isinstance(content, str) else json.dumps(content, sort_keys=True, ensure_ascii=False)
+    """16 hex digits of a hash of the content: equal prompts have equal ids, whatever source or seed they came from.
+
+    Of an image the file's content counts, not its name.
+    """
+    text = content if isinstance(content, str) else json.dumps(_hashable(content), sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _hashable(turns: Sequence[Message]) -> list[dict[str, object]]:
+    contents = [turn["content"] for turn in turns]
+    hashable = [content if isinstance(content, str) else list(map(_digested, content)) for content in contents]
+    return [{**turn, "content": content} for turn, content in zip(turns, hashable)]
+
+
+def _digested(part: ContentPart) -> dict[str, str]:
+    if part["type"] == "text":
+        return {"text": part["text"]}
+    return {"image": image_digest(part["image"])}
 
 
 @dataclass(frozen=True)
@@ -56,7 +119,32 @@ class Prompt:
         """The text of a plain prompt, or of the last user turn of a conversation."""
         if isinstance(self.content, str):
             return self.content
-        return next((turn["content"] for turn in reversed(self.content) if turn["role"] == "user"), "")
+        return next((text_of(turn) for turn in reversed(self.content) if turn["role"] == "user"), "")
+
+
+@dataclass(frozen=True)
+class PromptImages:
+    """The images of a prompt as an engine takes them."""
+
+    files: tuple[bytes, ...]
+    """encoded, as they were on disk"""
+    text: str
+    """the prompt after the chat template, with one placeholder for each image"""
+    unexpanded_ids: NDArray[np.int64]
+    """token ids of that text; the processor repeats each placeholder as often as its image has tokens"""
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """What a processor made of a prompt beside its tokens: arguments of the model's forward, by their names."""
+
+    per_token: Mapping[str, NDArray[Any]]
+    """[T_prompt], or longer; tokens after the end have 0"""
+    per_image: Mapping[str, NDArray[Any]]
+    """at least two dimensions; prompts are put together along the first one"""
+
+
+NO_INPUTS = ModelInputs(MappingProxyType({}), MappingProxyType({}))
 
 
 @dataclass(frozen=True)
@@ -75,6 +163,8 @@ class Trajectory:
     finish_reason: FinishReason
     policy_version: int
     """number of weight updates that the sampling policy had seen"""
+    model_inputs: ModelInputs = NO_INPUTS
+    """of the images of the prompt; samples of one prompt share them"""
 
     @property
     def num_sampled_tokens(self) -> int:

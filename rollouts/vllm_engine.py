@@ -6,6 +6,7 @@ learner. The environment below has to be set before vllm is imported.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rollouts.engine import Generation, Request, Sampling
-from rollouts.trajectory import FinishReason
+from rollouts.engine import Generation, PromptMismatch, Request, Sampling
+from rollouts.images import open_image
+from rollouts.trajectory import FinishReason, PromptImages
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # engine, scheduler and model in this one process
@@ -54,6 +56,7 @@ class VllmEngine:
         self._version = -1
         self._llm = LLM(**engine_arguments(settings))
         self._config = self._llm.llm_engine.vllm_config
+        self._never_sampled = never_sampled(self._config)
         self._start_s = time.monotonic() - start
 
     def ready(self) -> float:
@@ -63,14 +66,18 @@ class VllmEngine:
     def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
         """See `Engine.generate`."""
         import torch
-        from vllm import TokensPrompt
 
         # One generator for the batch: a seed per request makes vLLM draw row by row.
         torch.manual_seed(seed)
-        prompts = [TokensPrompt(prompt_token_ids=request.prompt_token_ids.tolist()) for request in requests]
+        pictures: dict[int, dict[str, Any]] = {}
+        prompts = [engine_prompt(request, pictures) for request in requests]
         # logprobs=0: the sampled token's own
-        parameters = [sampling_parameters(request.sampling, logprobs=0) for request in requests]
+        parameters = [
+            sampling_parameters(request.sampling, logprobs=0, logit_bias=self._never_sampled) for request in requests
+        ]
         outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+        for request, output in zip(requests, outputs):
+            check_prompt(request, output.prompt_token_ids or [])
         return [self._generation(output.outputs[0]) for output in outputs]
 
     def _generation(self, output: Any) -> Generation:
@@ -87,6 +94,8 @@ class VllmEngine:
         self._llm.apply_model(lambda model: _reload(model, tensors, self._config))
         if not self._llm.reset_prefix_cache(reset_running_requests=True):
             raise RuntimeError("vLLM kept prefixes that were computed with the old weights")
+        if self._config.model_config.is_multimodal_model:
+            self._llm.llm_engine.reset_encoder_cache()  # images as the old vision tower saw them
         self._version = version
 
     def sleep(self) -> None:
@@ -119,6 +128,50 @@ def engine_arguments(settings: VllmSettings) -> dict[str, Any]:
     if settings.kv_cache_gb is not None or not settings.on_gpu:
         arguments["kv_cache_memory_bytes"] = int((settings.kv_cache_gb or 1.0) * 2**30)
     return arguments
+
+
+def engine_prompt(request: Request, pictures: dict[int, dict[str, Any]]) -> Any:
+    """vLLM's form of a prompt.
+
+    Args:
+        pictures: of the requests so far; samples of one prompt share its decoded images.
+    """
+    from vllm import TokensPrompt
+
+    if request.images is None:
+        return TokensPrompt(prompt_token_ids=request.prompt_token_ids.tolist())
+    if id(request.images) not in pictures:
+        pictures[id(request.images)] = _multi_modal(request.images)
+    return {"prompt_token_ids": request.images.unexpanded_ids.tolist(), **pictures[id(request.images)]}
+
+
+def _multi_modal(images: PromptImages) -> dict[str, Any]:
+    # A digest of the file spares vLLM one of the pixels, by which it knows images that it has processed.
+    digests = [hashlib.blake2b(data, digest_size=16).hexdigest() for data in images.files]
+    return {
+        "multi_modal_data": {"image": [open_image(data) for data in images.files]},
+        "multi_modal_uuids": {"image": digests},
+    }
+
+
+def check_prompt(request: Request, seen: Sequence[int]) -> None:
+    """The engine must have seen the very tokens that the trainer will score.
+
+    Raises:
+        PromptMismatch: it has not.
+    """
+    if request.images is not None and not np.array_equal(request.prompt_token_ids, seen):
+        expected = len(request.prompt_token_ids)
+        raise PromptMismatch(f"a prompt with images: {len(seen)} tokens in vLLM, {expected} in the trainer")
+
+
+def never_sampled(config: Any) -> dict[int, float] | None:
+    """Logit bias against placeholders of images: one that is sampled cannot be scored by the trainer."""
+    if not config.model_config.is_multimodal_model:
+        return None
+    from rollouts.processing import media_token_ids
+
+    return dict.fromkeys(media_token_ids(config.model_config.hf_config), -100.0)
 
 
 def sampling_parameters(sampling: Sampling, **others: Any) -> Any:

@@ -15,10 +15,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from rollouts.collect import encode_content
 from rollouts.engine import Sampling
+from rollouts.processing import Processing
 from rollouts.sampler import Reply, SamplerUnusable, SamplingError
 from rollouts.trajectory import FinishReason, PromptContent
 from rollouts.vllm_engine import VllmSettings, engine_arguments, sampling_parameters
@@ -41,7 +40,7 @@ class _Waiting:
 class VllmSampler:
     """Implements `rollouts.sampler.Sampler`. The environment of vllm_engine.py must be set before."""
 
-    def __init__(self, settings: VllmSettings, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, settings: VllmSettings, tokenizer: Processing) -> None:
         self.num_steps = 0
         """forward passes so far: sampled tokens per step say how full the engine was"""
         self._tokenizer = tokenizer

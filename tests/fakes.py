@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from rl.batch import TokenBatch
@@ -14,6 +16,7 @@ from rl.create_model import create_model
 from rl.recipe import CreateModel
 from rl.scoring import ScoredTrajectory
 from rollouts.engine import Generation, Request
+from rollouts.images import data_url
 from rollouts.trajectory import FinishReason, Prompt, Trajectory, prompt_id_of
 
 TINY = CreateModel.model_validate(
@@ -33,6 +36,45 @@ def tiny_model(folder: Path, seed: int = 0) -> str:
     """A random Qwen3 with a character tokenizer on disk."""
     create_model(TINY, folder, seed=seed)
     return str(folder)
+
+
+TINY_EYES = CreateModel.model_validate(
+    {
+        **TINY.model_dump(),
+        "vision": {
+            "image_size": 32,
+            "patch_size": 8,
+            "merge": 2,
+            "hidden_size": 32,
+            "num_layers": 1,
+            "num_heads": 2,
+            "intermediate_size": 64,
+        },
+        "initializer_range": 0.3,
+    }
+)
+
+
+def tiny_vision_model(folder: Path, seed: int = 0) -> str:
+    """A random Idefics3 with its processor on disk."""
+    create_model(TINY_EYES, folder, seed=seed)
+    return str(folder)
+
+
+def png(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
+    """A picture with a square of a colour on grey."""
+    image = Image.new("RGB", size, "grey")
+    image.paste(colour, (2, 2, size[0] // 2, size[1] // 2))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def picture_prompt(*colours: str, text: str = "what?") -> Prompt:
+    """A user turn with pictures, or plain text without any."""
+    parts = [{"type": "image", "image": data_url(png(colour))} for colour in colours]
+    content = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}] if colours else text
+    return Prompt(prompt_id_of(content), content, {}, "test")  # type: ignore[arg-type]
 
 
 def trajectory(

@@ -8,7 +8,7 @@ import torch
 from fakes import random_batch, tiny_model
 from transformers import AutoModelForCausalLM
 
-from rl.batch import minibatches, take_rows
+from rl.batch import minibatches, take_rows, tensors_of
 from rl.group import InProcessRank, LearnerGroup
 from rl.learner import Learner
 from rl.ppo import rewards_with_kl, to_ppo_batch
@@ -82,8 +82,7 @@ def test_padding_does_not_change_the_update(model_path):
     batch = random_batch(5, 12, VOCABULARY)
     padded = dataclasses.replace(
         batch,
-        **{f.name: torch.nn.functional.pad(getattr(batch, f.name), (0, 4)) for f in dataclasses.fields(batch)
-           if getattr(batch, f.name).dim() == 2},
+        **{name: torch.nn.functional.pad(x, (0, 4)) for name, x in tensors_of(batch).items() if x.dim() == 2},
     )
     a = one_update(make_learner(model_path), batch)
     b = one_update(make_learner(model_path), padded)

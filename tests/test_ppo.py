@@ -7,7 +7,7 @@ import torch
 from fakes import random_batch, tiny_model
 
 from rl.advantages import gae, whiten
-from rl.batch import Evaluation, TokenBatch, minibatches, take_rows, whole_minibatch
+from rl.batch import Evaluation, TokenBatch, minibatches, take_rows, tensors_of, whole_minibatch
 from rl.group import LearnerGroup
 from rl.learner import Learner
 from rl.ppo import to_ppo_batch
@@ -150,7 +150,7 @@ def test_padded_cut_and_dealt_batches_have_the_same_losses_and_gradients(model_p
     whole = whole_minibatch(moved)
     steps, expected = gradients(plain, [whole])
     # one row at a time, with more padding
-    wide = {f.name: torch.nn.functional.pad(getattr(moved, f.name), (0, 5)) for f in dataclasses.fields(moved)}
+    wide = {name: torch.nn.functional.pad(x, (0, 5)) for name, x in tensors_of(moved).items()}
     cut_steps, cut = gradients(learner(micro_batch_tokens=1), [dataclasses.replace(whole, batch=type(moved)(**wide))])
     # two ranks, whose gradients add up
     ranks = [learner(), learner()]

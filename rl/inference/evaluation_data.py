@@ -11,7 +11,7 @@ from rollouts.layouts import converted
 from rollouts.prompts import row_content, task_rows
 from rollouts.rows import DatasetError, Row, read_rows
 from rollouts.tasks import load_task
-from rollouts.trajectory import Prompt, PromptContent, prompt_id_of
+from rollouts.trajectory import Prompt, PromptContent, appended, prompt_id_of
 
 _TASK = "task:"
 _TASK_PROBLEMS = 200
@@ -79,7 +79,7 @@ def with_appended(content: PromptContent, text: str) -> PromptContent:
     if isinstance(content, str):
         return content + text
     last = max((index for index, turn in enumerate(content) if turn["role"] == "user"), default=len(content) - 1)
-    return [{**turn, "content": turn["content"] + text} if i == last else turn for i, turn in enumerate(content)]
+    return [appended(turn, text) if i == last else turn for i, turn in enumerate(content)]
 
 
 def check_columns(prompts: Sequence[Prompt], needed: frozenset[str], reward: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from rl.errors import UserError
 from rollouts.endpoint import EndpointSampler, EndpointSettings
 from rollouts.sampler import Sampler
-from rollouts.trajectory import Message, PromptContent
+from rollouts.trajectory import Message, PromptContent, text_of
 from rollouts.vllm_engine import CPU_ENVIRONMENT, ENVIRONMENT, VllmSettings
 
 _PROBED_BYTES = 1 << 16
@@ -58,7 +58,7 @@ class OpenModel:
             return content
         if len(content) != 1 or content[0]["role"] != "user":
             raise ValueError(f"{self.name} has no chat template: it takes one user turn, which it reads as plain text")
-        return content[0]["content"]
+        return text_of(content[0])
 
 
 def as_conversation(content: PromptContent) -> PromptContent:

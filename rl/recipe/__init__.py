@@ -49,8 +49,34 @@ class TokenizerSection(Section):
     """strings that are one token each, the longest match first"""
 
 
+class VisionSection(Section):
+    """Eyes of a created model: a SigLIP vision tower; merge x merge of its patches become one token of the decoder."""
+
+    image_size: Positive
+    """pixels of a side; every image is scaled to this square"""
+    patch_size: Positive
+    merge: Positive = 1
+    hidden_size: Positive
+    num_layers: Positive
+    num_heads: Positive
+    intermediate_size: Positive
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Tokens of the decoder that one image becomes, without those around it."""
+        return (self.image_size // self.patch_size // self.merge) ** 2
+
+    @model_validator(mode="after")
+    def _divides(self) -> VisionSection:
+        if self.image_size % (self.patch_size * self.merge):
+            raise ValueError(f"patch_size * merge: {self.patch_size} * {self.merge} does not divide {self.image_size}")
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}")
+        return self
+
+
 class CreateModel(Section):
-    """A Qwen3 model with random weights, for runs that start from nothing."""
+    """A model with random weights, for runs that start from nothing: Qwen3, or Idefics3 where it has `vision`."""
 
     tokenizer: TokenizerSection
     hidden_size: Positive
@@ -64,6 +90,8 @@ class CreateModel(Section):
     rope_theta: PositiveFloat = 10000.0
     initializer_range: PositiveFloat = 0.02
     """standard deviation of the random weights"""
+    vision: VisionSection | None = None
+    """with it the model takes images, and the prompts of conversations"""
 
 
 class ModelSection(Section):

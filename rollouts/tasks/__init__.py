@@ -8,6 +8,7 @@ from rollouts.tasks.digit_maxima import DigitMaxima
 from rollouts.tasks.requests import Requests
 from rollouts.tasks.task import PreferenceTask, Row, Task
 from rollouts.tasks.text_screen import TextScreen
+from rollouts.tasks.tiny_screen import TinyScreen
 
 __all__ = ["TASKS", "PreferenceTask", "Row", "Task", "load_task"]
 
@@ -17,6 +18,7 @@ TASKS: dict[str, type] = {
     "digit_maxima": DigitMaxima,
     "requests": Requests,
     "text_screen": TextScreen,
+    "tiny_screen": TinyScreen,
 }
 
 
