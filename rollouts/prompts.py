@@ -122,8 +122,8 @@ def row_content(row: Row, column: str, label: str) -> PromptContent:
         return [Message(role=turn["role"], content=_turn_content(turn["content"])) for turn in value]
     shown = "is missing" if column not in row else f"is {str(value)[:80]!r}"
     raise DatasetError(
-        f"{label}: column {column!r} {shown}; text or a list of {{role, content}} with text, or with parts that are "
-        "text or images, is expected"
+        f"{label}: column {column!r} {shown}; text or a list of {{role, content}} with text is expected, or with parts "
+        "that are text or images"
     )
 
 
