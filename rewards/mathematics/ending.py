@@ -11,6 +11,7 @@ Found = tuple[str, str]  # (text, the rule that found it); an empty text when th
 
 _MAX_SENTENCE = 2_000  # characters, of the end
 _MAX_TAIL = 200  # characters in which an answer without dollar signs is looked for
+_IT_IS = re.compile(r" it is[.! ]{0,4}$")  # so 24 it is
 _HOPE = re.compile(r"\s*I hope[^.]*\.?\s*$")
 _VERIFICATION = re.compile(
     r"(?<=[\s.!。])(?:let(?:'s| us| me) (?:verify|check|double)|verification|"
@@ -22,7 +23,7 @@ _HEDGE = re.compile(
     r"\b(?:either|maybe|perhaps|possibly|might|could be|not sure|guess|"
     r"(?:need|have|want|remains|asked) to (?:find|compute|determine|calculate|show)|"
     r"(?:problem|question|prompt|example) (?:says|states|gives|tells|mentions|has)(?!.*\b(?:so|thus|hence|therefore)\b)|continue with)\b|\?|"
-    r"^\W*we (?:start|begin) with\b|\bsteps? \d|"
+    r"^\W*we (?:start|begin) with\b|\bsteps? \d|\bmore steps?\b|\b(?:to (?:begin|start) with|at first|initially|originally)\b|"
     r"^\W*(?:if|unless|let|suppose|assume|given)\b",
     re.I,
 )
@@ -42,7 +43,7 @@ _PLAIN = r"[-−+]?[$€£¥]?\d+(?:\.\d+)?(?:/\d+)?"
 _SEVERAL = re.compile(rf"\b(?:are|is)\s+({_PLAIN}(?:,\s*{_PLAIN})*,?\s*(?:and|or)\s+{_PLAIN})\W*$")
 _NUMBER = (
     r"\d+(?:\s?:\s?\d+)+(?:\s*[AaPp]\.?[Mm]\b\.?)?|"
-    r"[-−+]?[$€£¥]?\\?[$]?(?:\d*√\(?\d+\)?|\d[\d,. ]*\d|\d|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
+    r"[-−+]?[$€£¥]?\\?[$]?(?:\d*√\(?\d+\)?|\d[\d,. ]*\d(?:\s?π)?|\d(?:\s?π)?|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
     r"(?:\s*(?:\\?%|°|(?!(?:of|on|for|from|to|at)\b)[a-zA-Z²³$€]+(?:\^?\d)?)){0,3}[万亿]?"
 )
 _TUPLE = r"[(\[{][^()\[\]{}$]{0,60}?\d[^()\[\]{}$]{0,60}[)\]}]"
@@ -62,12 +63,17 @@ _COMPUTED = re.compile(  # 48 + 24 = 72 clips in April and May
     r"[\d)]\s*[-−+*/×÷]\s*[$(]*[\d.][^=]{0,80}=\s*([$€£¥]?\d[\d,]*(?:\.\d+)?(?:/\d+)?)"
     r"(?:[\s\u0080-\uffff][^\d=$\\]*)?\W*$"
 )
+_BOUND = re.compile(r"\b(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than\s*$", re.I)
 _CONCLUSION = re.compile(
     r"\W*(?:therefore|thus|hence|so|in total|in conclusion|finally|consequently|altogether)\b", re.I
 )
 
 _ADJUNCT = re.compile(  # he is 45 miles from home after 4 hours
     r"^(.*\d.*\w),?\s+(?:at the end of|by the end of|after)\s+(?:(?:the|these|those|all)\s+)?\d+\s+[a-z]+\W*$"
+)
+_RATE = re.compile(  # she bakes 18 cakes in 3 hours
+    r"^((?:.*[,;]\s*(?:so|thus|hence|therefore|which means)\b)?[^\d=<>+*/^\\:$]*[$€£¥]?\d[\d,]*(?:\.\d+)?(?:\s+[a-z]+){1,3}?)"
+    r"\s+(?:in|for|within|during|to\s+[a-z]+)\s+(?:the|these|those|all|every|each|a total of)?\s*\$?\d[\d,.]*\s+[a-z]+\W*$"
 )
 _TOTAL = re.compile(  # pays a total of $64 for 16 glasses
     r"\btotals? (?:of|is|comes to|amounts to)\s+([$€£¥]?\d[\d,]*(?:\.\d+)?)(?=\s+(?:[a-z]+\s+)?(?:for|in|over|from)\s"
@@ -79,7 +85,7 @@ _CHOICE_DENIED = re.compile(
     r"not)\b[^,;]*$|[A-J]\)?,\s*$"
 )
 _OPENING_CHOICE = re.compile(r"[\s*_]*\(?([A-J](?=[.)])|[B-Jb-j](?=:))[).:]\)?[*\s]+(?=[A-Za-z]{3})")
-_LISTED = re.compile(r"(?:^|\s|\()[A-Ja-j][).:]\s")
+LISTED = re.compile(r"(?:^|\s|\()[A-Ja-j][).:]\s")
 
 _ONE_QUANTITY = re.compile(
     r"(?!.*\b(?:not|no|never|than|least|most|steps?|questions?|problems?|equations?|cases?|parts?|if|would|need|first|"
@@ -103,7 +109,7 @@ def ending(text: str) -> Found:
     sentence = _IN_BRACKETS.sub("", _GLOSSED.sub(r"\1", sentence))
     without = _ROUGHLY.sub("", sentence)
     sentence = without if re.search(r"\d", without) else sentence
-    sentence = _ADJUNCT.sub(r"\1", sentence)
+    sentence = _RATE.sub(r"\1", _ADJUNCT.sub(r"\1", sentence))
     for rule in (_choice, _letters, _assignments, _total, _spans, _bold, _several, _expression, _number, _computed, _conclusion, _only_letter, _spelled, _word):
         found = rule(sentence)
         if found is not None:
@@ -114,13 +120,13 @@ def ending(text: str) -> Found:
 def opening_choice(text: str) -> Found:
     """The letter that a response opens with: "B. The lid keeps the heat in"; nothing where it lists several."""
     match = _OPENING_CHOICE.match(text) if len(text) < 400 else None
-    if match is None or _LISTED.search(text, match.end()):
+    if match is None or LISTED.search(text, match.end()):
         return "", "none"
     return match.group(1).upper(), "choice"
 
 
 def _last_sentence(text: str) -> str:
-    text = _HOPE.sub("", text)
+    text = _IT_IS.sub("", _HOPE.sub("", text))
     without = _VERIFICATION.sub("", text)
     text = without if re.search(r"\d", without) else text
     lines = [line for line in text.split("\n") if line.strip()]
@@ -196,7 +202,10 @@ def _number(sentence: str) -> Found | None:
     match = _ENDING.search(sentence)
     if match is None or re.search(r"[\w)] ?[-+*/^×÷<>≤≥] ?$", sentence[: match.start(1)]):
         return None  # nothing, or only the last term of something
-    return ("", "denied") if DENIED.search(sentence[: match.start(1)]) else (match.group(1).strip(), "last_expression")
+    before = sentence[: match.start(1)]
+    if DENIED.search(before) or _BOUND.search(before):
+        return "", "denied"
+    return match.group(1).strip(), "last_expression"
 
 
 def _computed(sentence: str) -> Found | None:
@@ -230,12 +239,15 @@ def _spelled(sentence: str) -> Found | None:
 
 def _word(sentence: str) -> Found | None:
     """The word that a conclusion ends with: "So the winner is Alice.", "we land on Tuesday." """
-    match = _DAY.search(sentence)
+    match = _DAY.search(sentence) or _NO_SOLUTION.search(sentence)
     if match is None and _CONCLUSION.match(sentence):
         match = re.search(r"\b(?:is|was|be)\s+([A-Za-z]{2,})\.$", sentence)
     return (match.group(1), "last_expression") if match else None
 
 
+_NO_SOLUTION = re.compile(
+    r"\b(?:has|have|is|are)\s+((?:no|infinitely many)\s+(?:real\s+)?(?:solutions?|roots?)|undefined)\.?$", re.I
+)
 _DAY = re.compile(
     r"\b(?:is|was|be|on)\s+(?:an?\s+)?((?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|January|February|March|April|May|June|"
     r"July|August|September|October|November|December)\.$"

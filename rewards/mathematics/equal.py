@@ -120,6 +120,7 @@ def _ask_slow(gold: str, pred: str, timeout_s: float) -> Verdict:
         return Verdict(None, "timeout")
 
 
+_AND_A_HALF = re.compile(r"^(\d+) and (?:a|one)[ -]half\b")
 _RATIO_WORD = re.compile(r"^(\d+)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(\d+)$")
 _MULTIPLIERS = {
     "hundred": "100", "thousand": "1000", "million": "10^{6}", "billion": "10^{9}", "trillion": "10^{12}",
@@ -146,6 +147,7 @@ _EXCEPT = re.compile(
 
 def _mathematics(text: str) -> str:
     """Words that stand for mathematics as mathematics; a choice's letter taken off "(B) 12"."""
+    text = _AND_A_HALF.sub(r"\1.5", text)
     text = _RATIO_WORD.sub(r"\1:\2", text)
     text = _MULTIPLIER.sub(lambda m: rf"{m[1].replace(',', '')} \cdot {_MULTIPLIERS[m[2].lower()]}{m[3]}", text)
     qualifier = _INTEGER_QUALIFIER.search(text)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from rewards.mathematics.ending import ending, opening_choice
+from rewards.mathematics.ending import LISTED, ending, opening_choice
 from rewards.mathematics.prose import MATH_SPAN, NOT_AN_ANSWER, reduce_prose, stated_answer
 
 MAX_CHARS = 20_000  # of the end of a response; a final answer stands at the end
@@ -30,7 +30,7 @@ _BOX_GAP = re.compile(
 )
 _NOT_JOINED = re.compile(
     r"\b(?:so|then|but|wait|actually|instead|finally|hence|thus|therefore|no|not|final|step|now|get|is|"
-    r"maybe|reflection|rather|later|next|after|gives|correct(?:ed|ing|ion)?|mistake|error|oops|sorry|revis\w+)\b",
+    r"maybe|fails?|failed|works?|guess|tr(?:y|ied)|reflection|rather|later|next|after|gives|correct(?:ed|ing|ion)?|mistake|error|oops|sorry|revis\w+)\b",
     re.I,
 )
 # A box that shows a format, or is denied, is no answer.
@@ -226,13 +226,15 @@ def _from_tag(text: str) -> Extracted | None:
 
 _ANSWER_AFTER = re.compile(  # so 6 is the answer
     r"(?<![\w,./])((?:\$[^$\n]{1,200}\$|\\\(.+?\\\)|[-\u2212]?\$?\d[\d,./]{0,30})"
-    r"(?:\s*%|\s[a-z]+)?)\s+(?:is|as)\s+(?:the|our)\s+(?:final\s+|correct\s+|only\s+)?(?:answer|solution)\b"
+    r"(?:\s*%|\s[a-z]+)?)\s+(?:is|as)\s+(?:the|our|my)\s+(?:final\s+|correct\s+|only\s+)?(?:answer|solution)\b"
 )
 
 
 def _from_phrase(text: str) -> Extracted | None:
     before = next(reversed(list(_ANSWER_AFTER.finditer(text))), None)
     choice = next(reversed(list(_CHOICE_PROSE.finditer(text))), None)
+    if choice is not None and choice.group(2) and LISTED.search(text, choice.end()):
+        choice = None  # A. It rises; B. It falls
     for match in reversed(list(_PHRASE.finditer(text))):
         if choice is not None and choice.end() > match.end():
             break
@@ -283,9 +285,14 @@ def _whole_text(text: str) -> Extracted | None:
         r"[A-Za-z]{2,}|[\u4e00-\u9fff]", re.sub(r"\b(?:and|or|percent|pct|degrees?|[A-Za-z]+\s*$)", "", outside)
     ):
         return None  # words around mathematics: a sentence
+    text = _REPLY.sub("", text)
+    if len(LISTED.findall(text)) > 1:
+        return Extracted("", "none")  # A: 3, B: 4
     said = _SAYS_WORD.fullmatch(text)
     return Extracted(said.group(1) if said else text, "whole") if looks_like_answer(text) else None
 
+
+_REPLY = re.compile(r"^A(?:ns)?\.?:\s+(?=[-$]?\d[^:]*$)")  # the A of question and answer
 
 _SAYS_WORD = re.compile(
     r"(?:The|This|It)\s(?:[a-z]+\s)?(?:(?:is|will\sbe)\s(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
@@ -297,7 +304,7 @@ _SENTENCE_WORDS = re.compile(
 
 
 _BEGINS_IN_WORDS = re.compile(
-    r"(?!(?:sqrt|sin|cos|tan|log|ln|exp|pi|all|any|real|infinity|two|undefined)\b)(?:[AaI]\s+)?[A-Za-z]{2,}[a-z]*\s+(?![=<>])"
+    r"(?!(?:sqrt|sin|cos|tan|log|ln|exp|pi|all|any|real|infinity|two|undefined)\b)(?:[AaI]\s+)?[A-Za-z]{2,}[a-z]*,?\s+(?![=<>])"
 )
 _CHINESE_SENTENCE = re.compile(
     r"^[\u4e00-\u9fff].*\d|[\u4e00-\u9fff]{2,}[，,。][\u4e00-\u9fff]|[\u4e00-\u9fff]{3,}.*\d"

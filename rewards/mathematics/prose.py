@@ -15,12 +15,12 @@ MATH_SPAN = re.compile(
     r"\$([^$]{0,2000}?\\begin\{[^$]{1,2000}?)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)",
     re.S,
 )
-SPAN_JOIN = re.compile(r"\s*(?:,|;|\band\b|\bor\b|, and|, or)\s*")
+SPAN_JOIN = re.compile(r"\s*(?:[,;]?\s*\b(?:and|or)\b|,|;)\s*")
 _AFTERTHOUGHT = re.compile(
     r"\s*(?:[,;]?\s*(?:because|since)\b|,\s*(?:not|which|as|so|where|but|it|and (?:we|this|it|so))\b).*$|"
     r"[,，]\s*(?:而)?(?:不是|非).*$|\s*(?:是?正确的?(?:答案|选项)?|选项)$|"
     r",\s*(?:obviously|clearly|of course|indeed|exactly|right|finally)$|"
-    r"\s+\([^()]*[a-zA-Z]{3,}[^()]*\)$",
+    r"\s+\([^()]*[a-zA-Z]{3,}[^()]*\)$|\s{0,2}\((?:or|about|i\.e\.|approx\.?|≈|=)[^()]*\)$",
     re.I | re.S,
 )
 _LEAD_IN = re.compile(
@@ -32,6 +32,9 @@ _NUMBER = re.compile(r"[-+]?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?(?:\s*\\?%)?")
 DENIED = re.compile(
     r"\b(?:not|never|isn't|wasn't|cannot be|can't be)(?:\s+(?:equal to|exactly|simply))?[\s$(*]*$", re.I
 )  # just before an answer
+
+
+_WORDS_AND_SPAN = re.compile(r"[A-Za-z][a-z -]{2,40},\s*(\$[^$]+\$|\\\(.+?\\\))")  # two thirds, $\frac23$
 
 
 def stated_answer(rest: str) -> str:
@@ -79,6 +82,9 @@ def reduce_prose(sentence: str) -> str:
     text = _AFTERTHOUGHT.sub("", _LEAD_IN.sub("", text)).strip().strip("\"'* ") or text
     if text.count("}") > text.count("{"):  # of JSON
         text = text.rstrip("\"'} ")
+    glossed = _WORDS_AND_SPAN.fullmatch(text)
+    if glossed:
+        return leading_spans(glossed.group(1))
     pieces = re.split(
         r"\b(?:is|are|equals|be|was|were)\b(?:\s+(?:equal\s+to|approximately|exactly|therefore|thus|just))*\s*:?|"
         r"(?<!不)是|等于",

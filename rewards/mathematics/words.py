@@ -165,6 +165,8 @@ def _same_boolean(gold: str, pred: str) -> bool | None:
     if canonical_words(pred) in _SPELLINGS and canonical_words(pred) not in _BOOLEANS.values():
         return False  # "no solution" is not "no"
     words = re.findall(r"\w+", text_content(pred).lower())
+    if len(words) > 2 and words[1] in ("and", "or") and words[2] in _BOOLEANS:
+        return False
     if canonical_words(pred) is None and not (words and words[0] in _BOOLEANS):
         return None
     head = words[:1] if words and words[0] in _BOOLEANS else words
