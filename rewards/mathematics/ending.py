@@ -24,7 +24,7 @@ _HEDGE = re.compile(
     r"(?:need|have|want|remains|asked) to (?:find|compute|determine|calculate|show)|"
     r"(?:problem|question|prompt|example) (?:says|states|gives|tells|mentions|has)(?!.*\b(?:so|thus|hence|therefore)\b)|continue with)\b|\?|"
     r"^\W*we (?:start|begin) with\b|\bsteps? \d|\bmore steps?\b|\b(?:to (?:begin|start) with|at first|initially|originally)\b|"
-    r"^\W*(?:if|unless|let|suppose|assume|given)\b",
+    r"^\W*(?:if|unless|let|suppose|assume|given)\b(?!.*,\s*we\s+(?:get|obtain)\b)",
     re.I,
 )
 _GLOSSED = re.compile(  # the minimum is $3$ when $a=1$ and $b=2$
@@ -63,7 +63,7 @@ _COMPUTED = re.compile(  # 48 + 24 = 72 clips in April and May
     r"[\d)]\s*[-−+*/×÷]\s*[$(]*[\d.][^=]{0,80}=\s*([$€£¥]?\d[\d,]*(?:\.\d+)?(?:/\d+)?)"
     r"(?:[\s\u0080-\uffff][^\d=$\\]*)?\W*$"
 )
-_BOUND = re.compile(r"\b(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than\s*$", re.I)
+_BOUND = re.compile(r"\b(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than\s*$|\b(?:close to|instead of|rather than|compared (?:to|with)|unlike|out of)\s*$", re.I)
 _CONCLUSION = re.compile(
     r"\W*(?:therefore|thus|hence|so|in total|in conclusion|finally|consequently|altogether)\b", re.I
 )

@@ -83,7 +83,8 @@ def is_label(node: Node) -> bool:
     if node.kind == "div":
         return all(_is_segment(arg) for arg in node.args) or all(_is_differential(arg) for arg in node.args)
     if node.kind == "mul":
-        return _is_segment(node) or (node.args[0].kind == "sym" and node.args[0].name[0].isupper())
+        is_derivative = node.args[0].kind == "div" and all(_is_differential(arg) for arg in node.args[0].args)
+        return is_derivative or _is_segment(node) or (node.args[0].kind == "sym" and node.args[0].name[0].isupper())
     return False
 
 

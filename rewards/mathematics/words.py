@@ -139,7 +139,7 @@ def same_words(gold: str, pred: str) -> bool | None:
         return not _is_single_letter_of_other_case(gold, pred)
     if _romans(gold) and _romans(gold) == _romans(pred):
         return True
-    if _parts(first) == _parts(second) and len(_parts(first)) > 1:
+    if _parts(gold) == _parts(pred) and len(_parts(gold)) > 1:
         return True  # Alice and Bob, in any order
     if ("(" in gold) != ("(" in pred):
         return None
@@ -154,8 +154,8 @@ def _romans(text: str) -> list[str]:
     return sorted(numerals) if all(re.fullmatch(r"[IVX]+", numeral) for numeral in numerals) else []
 
 
-def _parts(words: str) -> list[str]:
-    return sorted(re.split(r" and | or |, ", words))
+def _parts(text: str) -> list[str]:
+    return sorted(map(normal_words, re.split(r",\s*(?:and|or)\s+| and | or |[,;]\s*", text_content(text).strip(" .()"))))
 
 
 def _same_boolean(gold: str, pred: str) -> bool | None:
