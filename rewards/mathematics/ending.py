@@ -20,7 +20,7 @@ _VERIFICATION = re.compile(
 )
 _SENTENCES = re.compile(r"(?<=[^\d\s][.!?])(?<!i\.e\.)(?<!e\.g\.)\s+|(?<=\d[.!?])\s+(?=[A-Z])|(?<=[。！？])(?=.)")
 _HEDGE = re.compile(
-    r"\b(?:either|maybe|perhaps|possibly|might|could be|not sure|guess|"
+    r"\b(?:either(?!\s+[a-z]\s*=)|though|although|maybe|perhaps|possibly|might|could be|not sure|guess|"
     r"(?:need|have|want|remains|asked) to (?:find|compute|determine|calculate|show)|"
     r"(?:problem|question|prompt|example) (?:says|states|gives|tells|mentions|has)(?!.*\b(?:so|thus|hence|therefore)\b)|continue with)\b|\?|"
     r"^\W*we (?:start|begin) with\b|\bsteps? \d|\bmore steps?\b|\b(?:to (?:begin|start) with|at first|initially|originally)\b|"
@@ -35,7 +35,7 @@ _GLOSSED = re.compile(  # the minimum is $3$ when $a=1$ and $b=2$
 _IN_BRACKETS = re.compile(r"\s+\([^()]{0,80}[a-zA-Z]{3,}[^()]{0,80}\)(?=\W{0,4}$)")
 _ROUGHLY = re.compile(  # 2/3, i.e. about 66.7%
     r",?\s*\(?\s*(?:(?:i\.e\.|that is|or|which is)[,\s]*)?(?:\babout|\bapproximately|\broughly|≈)"
-    r"\s*[\d.,]+\s*\\?%?[^\d]*$",
+    r"\s*\$?[\d.,]+\s*\\?%?\$?[^\d$]*$",
     re.I,
 )
 _BOLD = re.compile(r"\*\*\s*([^*\n]{0,80}?\d[^*\n]{0,40}?)\s*\*\*[^\d$\\*]{0,40}$")
@@ -63,7 +63,7 @@ _COMPUTED = re.compile(  # 48 + 24 = 72 clips in April and May
     r"[\d)]\s*[-−+*/×÷]\s*[$(]*[\d.][^=]{0,80}=\s*([$€£¥]?\d[\d,]*(?:\.\d+)?(?:/\d+)?)"
     r"(?:[\s\u0080-\uffff][^\d=$\\]*)?\W*$"
 )
-_BOUND = re.compile(r"\b(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than\s*$|\b(?:close to|instead of|rather than|compared (?:to|with)|unlike|out of)\s*$", re.I)
+_BOUND = re.compile(r"\b(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than\s*$|\b(?:close to|instead of|rather than|compared (?:to|with)|unlike|out of|(?:among|of|from) (?:the|all|these|those)(?: [a-z]+)?)\s*$", re.I)
 _CONCLUSION = re.compile(
     r"\W*(?:therefore|thus|hence|so|in total|in conclusion|finally|consequently|altogether)\b", re.I
 )
@@ -95,8 +95,8 @@ _ONE_QUANTITY = re.compile(
 
 _SEVERAL_LETTERS = re.compile(r"\bare\s+(\(?[A-J]\)?(?:,?\s+and\s+\(?[A-J]\)?|,\s*\(?[A-J]\)?)+)\W*$")
 _ASSIGNED = r"[a-z] ?= ?[-−]?\d+(?:\.\d+)?(?:/\d+)?"
-_ASSIGNMENTS = re.compile(rf"(?<![\w$])({_ASSIGNED}(?:(?:,? and|,) {_ASSIGNED})+)\W*$")  # p = 3 and q = -1
-_LETTER = re.compile(r"\(([A-J])\)|\b(?:option|choice|answer) ([A-J])\b")
+_ASSIGNMENTS = re.compile(rf"(?<![\w$])({_ASSIGNED}(?:(?:,? and|,? or|,) {_ASSIGNED})+)\W*$")  # p = 3 and q = -1
+_LETTER = re.compile(r"\(([A-J])\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Oo]nly) ([A-J])\b")
 
 
 def ending(text: str) -> Found:
@@ -104,13 +104,13 @@ def ending(text: str) -> Found:
     sentence = _last_sentence(text)
     if _GIVES_UP.search(text[-200:]):
         return "", "hedge"
-    if _HEDGE.search(re.sub(r"\$[^$]*\$", "", sentence)):
+    if _HEDGE.search(re.sub(r"\$[^$]*\$", "", re.sub(r"\beither \$(?=[a-z] ?=)", "$", sentence))):
         return "", "hedge"
     sentence = _IN_BRACKETS.sub("", _GLOSSED.sub(r"\1", sentence))
     without = _ROUGHLY.sub("", sentence)
     sentence = without if re.search(r"\d", without) else sentence
     sentence = _RATE.sub(r"\1", _ADJUNCT.sub(r"\1", sentence))
-    for rule in (_choice, _letters, _assignments, _total, _spans, _bold, _several, _expression, _number, _computed, _conclusion, _only_letter, _spelled, _word):
+    for rule in (_choice, _letters, _assignments, _total, _spans, _bold, _several, _day, _works, _expression, _number, _computed, _conclusion, _only_letter, _spelled, _word):
         found = rule(sentence)
         if found is not None:
             return found
@@ -225,7 +225,7 @@ def _conclusion(sentence: str) -> Found | None:
 def _only_letter(sentence: str) -> Found | None:
     """The one choice that a sentence names: "only (B) satisfies both conditions"."""
     letters = [match for match in _LETTER.finditer(sentence) if match]
-    if len(letters) != 1 or "only" not in sentence[: letters[0].start()].lower() or _CHOICE_DENIED.search(sentence):
+    if len(letters) != 1 or "only" not in sentence[: letters[0].start(2) if letters[0].group(2) else letters[0].start()].lower() or _CHOICE_DENIED.search(sentence):
         return None
     return letters[0].group(1) or letters[0].group(2), "choice"
 
@@ -237,9 +237,23 @@ def _spelled(sentence: str) -> Found | None:
     return (words, "last_expression") if words and re.search(r"\d", words) else None
 
 
+def _day(sentence: str) -> Found | None:
+    match = _DAY.search(sentence)
+    return (match.group(1), "last_expression") if match else None
+
+
+def _works(sentence: str) -> Found | None:
+    """The value of "n = 6 works, and no smaller n does." """
+    match = _WORKS.match(sentence)
+    return (match.group(1), "last_expression") if match else None
+
+
+_WORKS = re.compile(r"\W*(?:(?:so|thus|only|hence)\s+)?\$?([a-z] ?= ?-?\d[\d./]*)\$?\s+works\b", re.I)
+
+
 def _word(sentence: str) -> Found | None:
     """The word that a conclusion ends with: "So the winner is Alice.", "we land on Tuesday." """
-    match = _DAY.search(sentence) or _NO_SOLUTION.search(sentence)
+    match = _NO_SOLUTION.search(sentence)
     if match is None and _CONCLUSION.match(sentence):
         match = re.search(r"\b(?:is|was|be)\s+([A-Za-z]{2,})\.$", sentence)
     return (match.group(1), "last_expression") if match else None

@@ -95,7 +95,7 @@ def _decide(gold: str, pred: str, simplified: bool, timeout_s: float) -> Verdict
     words = same_words(gold, pred)
     if words is not None:
         return Verdict(words, "words")
-    gold, pred = _mathematics(gold), _mathematics(pred)
+    gold, pred = _mathematics(gold), _without_gloss(_mathematics(pred))
     unparsed = False
     for first, second in _readings(gold, pred):
         try:
@@ -120,6 +120,9 @@ def _ask_slow(gold: str, pred: str, timeout_s: float) -> Verdict:
         return Verdict(None, "timeout")
 
 
+_ABOUT = re.compile(  # 5/6 or about 0.833
+    r"(?<=[\d})])\s*[,(]?\s*(?:\\text\s*\{)?\s*(?:,|or|i\.e\.)?\s*\b(?:about|approximately|roughly)\s*\}?\s*[\d.,]+[^\d]*$"
+)
 _AND_A_HALF = re.compile(r"^(\d+) and (?:a|one)[ -]half\b")
 _RATIO_WORD = re.compile(r"^(\d+)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(\d+)$")
 _MULTIPLIERS = {
@@ -147,6 +150,7 @@ _EXCEPT = re.compile(
 
 def _mathematics(text: str) -> str:
     """Words that stand for mathematics as mathematics; a choice's letter taken off "(B) 12"."""
+    text = _ABOUT.sub("", text)
     text = _AND_A_HALF.sub(r"\1.5", text)
     text = _RATIO_WORD.sub(r"\1:\2", text)
     text = _MULTIPLIER.sub(lambda m: rf"{m[1].replace(',', '')} \cdot {_MULTIPLIERS[m[2].lower()]}{m[3]}", text)
@@ -159,12 +163,21 @@ def _mathematics(text: str) -> str:
     text = _NAMED.sub("", text)
     text = _EXCEPT.sub(r"\\mathbb{R} \\setminus \\{\1\\}", text)
     words = canonical_words(text)
-    if words is not None and (words.startswith(("\\", "-\\")) or words.isdigit()):
+    if words is not None and (re.match(r"-?\\|\d+(?:\\|$)", words)):
         return words
     full = choice_with_text(text)
     if full is not None and re.search(r"\d|\\", full[1]) and _LETTERED.match(text):
         return clean(full[1])
     return text
+
+
+_GLOSS = re.compile(r"(.*\d.*?),\s+(?:or|that is,?|i\.e\.,?|which is)\s+(.*\d.*)")
+
+
+def _without_gloss(text: str) -> str:
+    """ "5/6 hours, or 50 minutes" as 5/6 hours: the same quantity twice is not two candidates."""
+    match = _GLOSS.fullmatch(text)
+    return match[1] if match and same_answer(match[1], match[2]).right else text
 
 
 def _readings(gold: str, pred: str) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from rewards.mathematics.ending import LISTED, ending, opening_choice
 from rewards.mathematics.prose import MATH_SPAN, NOT_AN_ANSWER, reduce_prose, stated_answer
+from rewards.mathematics.words import canonical_words
 
 MAX_CHARS = 20_000  # of the end of a response; a final answer stands at the end
 MAX_ANSWER_CHARS = 2_000
@@ -62,6 +63,7 @@ _PHRASE = re.compile(
     | (?:正确)?(?:选项|选择)\s*(?:是|为)\s*
     | \b(?:I(?:[ ]would|'d|'ll|[ ]will)?[ ](?:say|go[ ]with|pick|choose)|my[ ](?:choice|pick)[ ]is)[ ]+
       (?:(?:option|choice|answer)[ ])?(?=\(?(?-i:[A-J])\)?(?:[ ]here)?\W*$)
+    | ^\W{{0,4}}ans\.[ ](?=[-$(\\]*\d)
     | \banswer[ ](?=[(]?[A-J][).\s])
     | \banswer[ ]*(?=\$|\\\(|\\\[)
     | ^\W{{0,12}}(?:final[ ])?answer\W{{0,6}}\n
@@ -73,7 +75,7 @@ _WEAK_PHRASE = re.compile(r"\W*(?:result|solution|conclusion|option|choice|结�
 _MAX_AFTER_WEAK = 400  # characters: "the solution is ..." far above the end is a step on the way
 _CHOICE_PROSE = re.compile(
     r"(?:\b(?:option|choice|answer|statement)\s*\**|^|\b(?:so|thus|hence|therefore|believe|think)[, ]+)"
-    r"\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b[^.\n]{0,40}?"
+    r"\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b(?:(?!\bnot\b|n't)[^.\n]){0,40}?"
     r"\b(?:correct|right|answer|true|best)|"
     r"^\(?([A-J])(?:\)|[.。:,])?\s*(?:不是|因为|非|(?:not|because|since|as|it|non)\b)",
     re.I,
@@ -274,6 +276,9 @@ def _whole_text(text: str) -> Extracted | None:
         return None
     if re.search(r"\d|\\", text) and (_SENTENCE_WORDS.search(text) or _CHINESE_SENTENCE.search(text)):
         return None
+    option = re.match(r"(?:option|choice) \(?([A-J])\)?[:.)]\s", text, re.I)
+    if option is not None and "\n" not in text and len(LISTED.findall(text)) < 2:
+        return Extracted(option.group(1), "choice")
     if re.match(r"only (?:option|choice)\b", text, re.I):
         return None
     if re.search(r"\d", text) and _BEGINS_IN_WORDS.match(text):
@@ -285,6 +290,9 @@ def _whole_text(text: str) -> Extracted | None:
         r"[A-Za-z]{2,}|[\u4e00-\u9fff]", re.sub(r"\b(?:and|or|percent|pct|degrees?|[A-Za-z]+\s*$)", "", outside)
     ):
         return None  # words around mathematics: a sentence
+    counted = _COUNTED.fullmatch(text)
+    if counted and (canonical_words(counted.group(1)) or "").isdigit():
+        return Extracted(canonical_words(counted.group(1)) or "", "whole")
     text = _REPLY.sub("", text)
     if len(LISTED.findall(text)) > 1:
         return Extracted("", "none")  # A: 3, B: 4
@@ -292,14 +300,15 @@ def _whole_text(text: str) -> Extracted | None:
     return Extracted(said.group(1) if said else text, "whole") if looks_like_answer(text) else None
 
 
+_COUNTED = re.compile(r"(?:There (?:are|is|were)|We (?:get|have)) (?:exactly )?([a-z]+(?:-[a-z]+)?)(?: [a-z]+)?\.")
 _REPLY = re.compile(r"^A(?:ns)?\.?:\s+(?=[-$]?\d[^:]*$)")  # the A of question and answer
 
 _SAYS_WORD = re.compile(
-    r"(?:The|This|It)\s(?:[a-z]+\s)?(?:(?:is|will\sbe)\s(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
+    r"(?:The|This|It)\s(?:[a-z]+\s)?(?:(?:is|will\sbe)\s(?:an?\s)?(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
     r"((?:not\s|neither\s)?[A-Za-z]+)\."
 )  # The function is even.
 _SENTENCE_WORDS = re.compile(
-    r"\b(?:so|then|thus|hence|we|it|is|the|let|therefore|get|gives|now|are|there|this|that|which)\b", re.I
+    r"\b(?:so|then|thus|hence|we|it|is|the|let|therefore|get|gives|now|are|there|this|that|which|must|should|will|be)\b", re.I
 )
 
 

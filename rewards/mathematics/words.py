@@ -107,6 +107,8 @@ def _spelled_number(words: str) -> str:
     """ "twenty five" as 25 and "十二" as 12, below a hundred; empty for other words."""
     if words in _NUMBER_WORDS:
         return _NUMBER_WORDS[words]
+    if words.endswith(" and half") and words.removesuffix(" and half") in _NUMBER_WORDS:
+        return rf"{_NUMBER_WORDS[words.removesuffix(' and half')]}\frac{{1}}{{2}}"
     top, _, part = words.partition(" ")
     if part.rstrip("s") in _PARTS and top in _NUMBER_WORDS:
         return rf"\frac{{{_NUMBER_WORDS[top]}}}{{{_PARTS[part.rstrip('s')]}}}"
