@@ -93,6 +93,8 @@ def clean(answer: str) -> str:
     )
     text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
     text = text.replace("{:}", ":")
+    text = re.sub(r"^\s*(?:minus|negative)\s+(?=[\d\\.])", "-", text)
+    text = re.sub(r"(?<=\d)[eE]([-+]?\d{1,3})(?=\s+[A-Za-z])", r" \\cdot 10^{\1}", text)
     text = _SUCH_THAT.sub(r"\1 \\mid ", text)
     text = _INVERSE.sub(r"\1_{inv}(", text)
     text = _SCRIPTS.sub(r"_\2^\1", _PRIMES.sub(lambda m: "'" * m.group().count("prime"), text))

@@ -32,6 +32,9 @@ _GLOSSED = re.compile(  # the minimum is $3$ when $a=1$ and $b=2$
     r"(?:when|where|at|if|for|since|because|attained|achieved)\b.*$",
     re.S,
 )
+_FOR_SOME = re.compile(  # $x + C$ for some constant $C$
+    r"^(.*(?:\$[^$]+\$|\\\(.+?\\\)))\s*,?\s*(?:for (?:some|any|all|every|each)|where)\b[^=\d]*$", re.S
+)
 _IN_BRACKETS = re.compile(r"\s+\([^()]{0,80}[a-zA-Z]{3,}[^()]{0,80}\)(?=\W{0,4}$)")
 _ROUGHLY = re.compile(  # 2/3, i.e. about 66.7%
     r",?\s*\(?\s*(?:(?:i\.e\.|that is|or|which is)[,\s]*)?(?:\babout|\bapproximately|\broughly|≈)"
@@ -40,7 +43,7 @@ _ROUGHLY = re.compile(  # 2/3, i.e. about 66.7%
 )
 _BOLD = re.compile(r"\*\*\s*([^*\n]{0,80}?\d[^*\n]{0,40}?)\s*\*\*[^\d$\\*]{0,40}$")
 _PLAIN = r"[-−+]?[$€£¥]?\d+(?:\.\d+)?(?:/\d+)?"
-_SEVERAL = re.compile(rf"\b(?:are|is)\s+({_PLAIN}(?:,\s*{_PLAIN})*,?\s*(?:and|or)\s+{_PLAIN})\W*$")
+_SEVERAL = re.compile(rf"\b(?:are|is)\s+({_PLAIN}(?:,\s*{_PLAIN})*,?\s*(?:and|or)\s+{_PLAIN}(?:\s?\\?%)?)\W*$")
 _NUMBER = (
     r"\d+(?:\s?:\s?\d+)+(?:\s*[AaPp]\.?[Mm]\b\.?)?|"
     r"[-−+]?[$€£¥]?\\?[$]?(?:\d*√\(?\d+\)?|\d[\d,. ]*\d(?:\s?π)?|\d(?:\s?π)?|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
@@ -56,6 +59,7 @@ _EXPRESSION = re.compile(  # we get x^2 - 4
     r"([-+]?(?:[a-z](?![a-z])|[\d.√π()^*/ ]|(?<=[\w)]) ?[-+] ?(?=[\w(√π]))*"
     r"[-+*/^](?:[a-z](?![a-z])|[\d.√π()^*/ +-])+?)[.。!]?\s*$"
 )
+CHINESE_DENIAL = re.compile(r"不对|不正确|错误|是错的|不成立")
 _GIVES_UP = re.compile(
     r"\b(?:cannot|can't|can not|unable to|impossible to)\s+(?:determine|solve|find|answer|compute)\b", re.I
 )
@@ -102,10 +106,11 @@ _LETTER = re.compile(r"\(([A-J])\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Oo]nly) (
 def ending(text: str) -> Found:
     """What the response ends with, and by which rule."""
     sentence = _last_sentence(text)
-    if _GIVES_UP.search(text[-200:]):
+    if _GIVES_UP.search(text[-200:]) or CHINESE_DENIAL.search(sentence):
         return "", "hedge"
     if _HEDGE.search(re.sub(r"\$[^$]*\$", "", re.sub(r"\beither \$(?=[a-z] ?=)", "$", sentence))):
         return "", "hedge"
+    sentence = _FOR_SOME.sub(r"\1", sentence)
     sentence = _IN_BRACKETS.sub("", _GLOSSED.sub(r"\1", sentence))
     without = _ROUGHLY.sub("", sentence)
     sentence = without if re.search(r"\d", without) else sentence
@@ -205,6 +210,9 @@ def _number(sentence: str) -> Found | None:
     before = sentence[: match.start(1)]
     if DENIED.search(before) or _BOUND.search(before):
         return "", "denied"
+    if re.search(r"\b(?:minus|negative)\s*$", before):
+        is_sign = re.search(r"\b(?:is|was|to|equals|be|at)\s+(?:minus|negative)\s*$", before)
+        return (f"-{match.group(1).strip()}", "last_expression") if is_sign else None
     return match.group(1).strip(), "last_expression"
 
 

@@ -163,7 +163,7 @@ def _mathematics(text: str) -> str:
     text = _NAMED.sub("", text)
     text = _EXCEPT.sub(r"\\mathbb{R} \\setminus \\{\1\\}", text)
     words = canonical_words(text)
-    if words is not None and (re.match(r"-?\\|\d+(?:\\|$)", words)):
+    if words is not None and re.match(r"-?(?:\\|\d+(?:\\|$))", words):
         return words
     full = choice_with_text(text)
     if full is not None and re.search(r"\d|\\", full[1]) and _LETTERED.match(text):

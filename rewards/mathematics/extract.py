@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from rewards.mathematics.ending import LISTED, ending, opening_choice
+from rewards.mathematics.ending import CHINESE_DENIAL, LISTED, ending, opening_choice
 from rewards.mathematics.prose import MATH_SPAN, NOT_AN_ANSWER, reduce_prose, stated_answer
 from rewards.mathematics.words import canonical_words
 
@@ -47,7 +47,7 @@ _HASHES = re.compile(r"####[ \t]*([^\n]+)")
 _NOUN = r"(?:answer|result|solution|option|choice|conclusion)"
 _PHRASE = re.compile(
     rf"""(?:
-      (?:\b(?:final|correct|right)[ ])?\b(?:{_NOUN}s?|ans)\b\.?[*_"'\]\)]*
+      (?:\b(?:final|correct|right)[ ])?(?:\b|(?<=_))(?:{_NOUN}s?|ans)\b\.?[*_"'\]\)]*
         (?:[ ](?:to|for|of|in|that)\b[^.,:\n=]{{0,60}}?)?\s*
         (?:\b(?:is|are|equals)\b|\b(?:would|should|must|will)[ ]be\b|=|:|：|->|→|⇒|\bas\b[ ]follows:?)[*_]*\s*[:：]?
     | ^\W{{0,4}}(?:final[ ])?\banswer[ ][–—][ ]
@@ -266,7 +266,7 @@ _OPENING_WORD = re.compile(r"[\W_]{0,4}(yes|no|true|false)[*_]{0,2}[,.;:!](?=\s|
 
 def _whole_text(text: str) -> Extracted | None:
     """The text itself, when it is one line of mathematics or a word or two."""
-    if not text or len(text) > 400 or "\n\n" in text:
+    if not text or len(text) > 400 or "\n\n" in text or CHINESE_DENIAL.search(text):
         return None
     if (
         "\n" in text
@@ -313,7 +313,7 @@ _SENTENCE_WORDS = re.compile(
 
 
 _BEGINS_IN_WORDS = re.compile(
-    r"(?!(?:sqrt|sin|cos|tan|log|ln|exp|pi|all|any|real|infinity|two|undefined)\b)(?:[AaI]\s+)?[A-Za-z]{2,}[a-z]*,?\s+(?![=<>])"
+    r"(?!(?:sqrt|sin|cos|tan|log|ln|exp|pi|all|any|real|infinity|two|undefined|minus|negative)\b)(?:[AaI]\s+)?[A-Za-z]{2,}[a-z]*,?\s+(?![=<>])"
 )
 _CHINESE_SENTENCE = re.compile(
     r"^[\u4e00-\u9fff].*\d|[\u4e00-\u9fff]{2,}[，,。][\u4e00-\u9fff]|[\u4e00-\u9fff]{3,}.*\d"

@@ -36,6 +36,7 @@ _define("time", one="s sec second seconds", sixty="min mins minute minutes", hou
         day="day days", week="week weeks", milli="ms millisecond milliseconds")  # fmt: skip
 _define("volume", milli="ml mL milliliter milliliters", one="L l liter liters litre litres")
 _define("money", one="dollar dollars usd USD", centi="cent cents ¢ \\cent")
+_define("charge", one="C coulomb coulombs")
 _define("energy", one="J joule joules", kilo="kJ kilojoule kilojoules")
 _define("force", one="N newton newtons")
 _define("power", one="W watt watts", kilo="kW kilowatt kilowatts")

@@ -16,6 +16,7 @@ _CHOICE_ALONE = re.compile(
 _CHOICE_WITH_TEXT = re.compile(
     r"^\W*(?:(?:option|choice|answer)\s*)?(?:\(([A-J])\)|([A-J])(?:\s*[.:)]|\s+(?=\()))\s*(?![,)\]])(\S.*)$", re.S
 )
+_LETTERS = re.compile(r"\W*[A-J](?:(?:\W|\band\b)*[A-J])*\W*")
 _BOOLEANS = {"yes": "yes", "no": "no", "true": "true", "false": "false", "correct": "true", "incorrect": "false"}
 # fmt: off
 _SMALL = (
@@ -79,6 +80,10 @@ def same_choice(gold: str, pred: str) -> bool | None:
         if pred_letter:
             return gold_letter == pred_letter
         return gold_letter == pred_full[0] if pred_full else None
+    if re.fullmatch(r"[A-J]{2,}", text_content(gold)):
+        letters = _LETTERS.fullmatch(text_content(pred)) and re.findall("[A-J]", text_content(pred))
+        if letters and sorted(letters) == sorted(text_content(gold)):
+            return True  # A and C are AC
     if gold_full and pred_letter:
         return gold_full[0] == pred_letter
     if gold_full and pred_full and gold_full[0] != pred_full[0]:
@@ -97,6 +102,12 @@ def canonical_words(text: str) -> str | None:
     bare = re.sub(r"[\s.,;:!'\"()*_-]+", " ", content).strip().lower()
     if bare in _CANONICAL:
         return _CANONICAL[bare]
+    signed = re.fullmatch(r"(?:negative|minus) ([a-z ]+)", bare)
+    if signed and (_spelled_number(signed[1]) or "").isdigit():
+        return "-" + _spelled_number(signed[1])
+    part = re.fullmatch(r"an? (half|third|quarter|fourth|fifth|sixth|eighth|tenth)", bare)
+    if part:
+        return _spelled_number("one " + part[1])
     if not bare or re.search(r"[\d\\^=<>+/|{}\[\]]|(?<![a-zA-Z])-", f"{bare} {content}"):
         return None
     words = normal_words(content)
