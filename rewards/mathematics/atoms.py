@@ -37,7 +37,7 @@ class AtomReader(BracketReader):
         if kind in ("num", "letter", "begin"):
             return True
         if kind == "text":
-            return text.strip().lower() not in ("and", "or", "") and len(text.strip()) <= 2
+            return text.strip(" ,").lower() not in ("and", "or", "") and len(text.strip()) <= 2
         if kind == "cmd":
             return text[1:] in FUNCTIONS | GREEK | _FACTOR_COMMANDS
         if text == "[" and self.reversed_brackets:

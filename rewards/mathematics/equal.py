@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rewards.mathematics.clean import clean, join_thousands
+from rewards.mathematics.clean import clean, join_thousands, text_content
 from rewards.mathematics.extract import MAX_ANSWER_CHARS
 from rewards.mathematics.node import Node, TooLarge, Unparsable
 from rewards.mathematics.slow import Undecided, is_worth_asking, verify_slow
@@ -87,7 +87,7 @@ def _canonical_integer(text: str) -> str:
 def _decide(gold: str, pred: str, simplified: bool, timeout_s: float) -> Verdict:
     if _IDENTICAL_IS_WRONG.search(pred):
         return Verdict(False, "undefined")
-    if _squeeze(gold) == _squeeze(pred):
+    if _squeeze(gold) == _squeeze(pred) or _squeeze(text_content(gold)) == _squeeze(text_content(pred)):
         return Verdict(True, "equal_text") if not simplified else _check_simplified(pred, Verdict(True, "equal_text"))
     choice = same_choice(gold, pred)
     if choice is not None:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from rewards.mathematics.node import Node, Unparsable
-from rewards.mathematics.number import Number, Undefined, as_real, evaluate, inexact, symbols_of
+from rewards.mathematics.number import Number, Undefined, as_real, evaluate, inexact, power, symbols_of
 
 Bound = Any  # Fraction, mpf, or a float infinity
 
@@ -196,7 +196,7 @@ def _link(left: Node, operator: str, right: Node, symbol: str) -> RealSet | None
         return _absolute_link(left, operator, right, symbol)
     line = linear(difference, symbol)
     if line is None:
-        return None
+        return _quadratic_link(difference, operator, symbol)
     slope, offset = line
     root = -offset / slope
     if operator in ("=", "!="):
@@ -205,6 +205,27 @@ def _link(left: Node, operator: str, right: Node, symbol: str) -> RealSet | None
     is_below = (operator[0] == "<") == bool(slope > 0)
     closed = operator.endswith("=")
     return [Piece(-math.inf, root, False, closed)] if is_below else [Piece(root, math.inf, closed, False)]
+
+
+def _quadratic_link(difference: Node, operator: str, symbol: str) -> RealSet | None:
+    """x^2 <= 4, x^2 - 5x + 6 > 0 and the like; None where the difference is no quadratic with two real roots."""
+    at = [as_real(evaluate(difference, {symbol: Fraction(x)})) for x in (0, 1, -1, 2, 5)]
+    c, a, b = at[0], (at[1] + at[2]) / 2 - at[0], (at[1] - at[2]) / 2
+    if a == 0 or not (same(at[3], 4 * a + 2 * b + c) and same(at[4], 25 * a + 5 * b + c)):
+        return None
+    discriminant = b * b - 4 * a * c
+    if not discriminant > 0:
+        return None
+    root = power(discriminant, Fraction(1, 2)) / abs(2 * a)
+    low, high = -b / (2 * a) - root, -b / (2 * a) + root
+    points = [Piece(low, low, True, True), Piece(high, high, True, True)]
+    if operator in ("=", "!="):
+        return points if operator == "=" else complement(points)
+    closed = operator.endswith("=")
+    between = [Piece(low, high, closed, closed)]
+    if (operator[0] == "<") == bool(a > 0):
+        return between
+    return [Piece(-math.inf, low, False, closed), Piece(high, math.inf, closed, False)]
 
 
 def _absolute_link(left: Node, operator: str, right: Node, symbol: str) -> RealSet | None:
