@@ -81,6 +81,7 @@ def clean(answer: str) -> str:
     text = _DEGREE_LETTER.sub(r"^\\circ ", _THOUSANDS_TEX.sub("", text))
     text = re.sub(r"(?<!\\)\\[!,]", " ", text).replace("{,}", ",")
     text = _BETWEEN_EQUATIONS.sub(r"\1 , ", text)
+    text = re.sub(r"\\left\s*(?=[(\[])", "", text)
     text = _SPACES.sub(" ", _DROPPED.sub(" ", text))
     text = _COMMAND.sub(_rename, text)
     text = (

@@ -151,6 +151,7 @@ _EXCEPT = re.compile(
 def _mathematics(text: str) -> str:
     """Words that stand for mathematics as mathematics; a choice's letter taken off "(B) 12"."""
     text = _ABOUT.sub("", text)
+    text = re.sub(r"(?<=\d)\s*\(\s*\\text\s*\{([a-zA-Z ]+)\}\s*\)$", r" \\text{\1}", text)  # 4 (units)
     text = _AND_A_HALF.sub(r"\1.5", text)
     text = _RATIO_WORD.sub(r"\1:\2", text)
     text = _MULTIPLIER.sub(lambda m: rf"{m[1].replace(',', '')} \cdot {_MULTIPLIERS[m[2].lower()]}{m[3]}", text)

@@ -8,7 +8,7 @@ from rewards.mathematics.clean import text_content
 from rewards.mathematics.node import normal_words
 
 _CHOICE_ALONE = re.compile(
-    r"^\W*(?:(?i:(?:the\s+)?(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|option|choice|statement)"
+    r"^[^\w+-]*(?:(?i:(?:the\s+)?(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|option|choice|statement)"
     r"\s*(?:is|:)?)\s*|"
     r"(?:故?选(?:择|项)?|答案(?:是|为)?)\s*:?\s*)?"
     r"\(?\s*([A-Ja-j])\s*(?:\)|\]|\.|:)?\s*(?:is (?:correct|right|true))?\W*$"
@@ -114,20 +114,47 @@ def canonical_words(text: str) -> str | None:
     return _CANONICAL.get(words) or _spelled_number(words) or words
 
 
+_SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000}
+
+
+def _whole_number(words: str) -> int | None:
+    """ "nine hundred and ninety nine" as 999; None for words that are not a number below a billion."""
+    total, part, last = 0, 0, 10_000_000
+    parts = [word for word in words.split(" ") if word != "and"]
+    if not parts or words.startswith("and ") or words.endswith(" and"):
+        return None
+    for word in parts:
+        if word in _SCALES:
+            if word == "hundred":
+                part *= 100
+            else:
+                total, part = total + part * _SCALES[word], 0
+            last = _SCALES[word]
+            if part == 0 and total == 0:
+                return None
+        else:
+            value = int(_NUMBER_WORDS.get(word) or _TENS.get(word) or -1)
+            room = 10 if last in range(20, 100) and last % 10 == 0 else 100 if last >= 100 else 0
+            if value < 0 or value >= room or (value == 0 and len(parts) > 1):
+                return None
+            part, last = part + value, value
+    return total + part
+
+
 def _spelled_number(words: str) -> str:
-    """ "twenty five" as 25 and "十二" as 12, below a hundred; empty for other words."""
+    """ "twenty five" as 25 and "十二" as 12; empty for other words."""
     if words in _NUMBER_WORDS:
         return _NUMBER_WORDS[words]
+    whole = _whole_number(words)
+    if whole is not None:
+        return str(whole)
+    if words in ("half", "quarter"):
+        return rf"\frac{{1}}{{{_PARTS[words]}}}"
     if words.endswith(" and half") and words.removesuffix(" and half") in _NUMBER_WORDS:
         return rf"{_NUMBER_WORDS[words.removesuffix(' and half')]}\frac{{1}}{{2}}"
     top, _, part = words.partition(" ")
     if part.rstrip("s") in _PARTS and top in _NUMBER_WORDS:
         return rf"\frac{{{_NUMBER_WORDS[top]}}}{{{_PARTS[part.rstrip('s')]}}}"
-    if part in ("hundred", "thousand") and top in _NUMBER_WORDS:
-        return str((100 if part == "hundred" else 1000) * int(_NUMBER_WORDS[top]))
-    tens, _, ones = words.partition(" ")
-    if tens in _TENS and (not ones or 0 < int(_NUMBER_WORDS.get(ones, 0)) < 10):
-        return str(int(_TENS[tens]) + int(_NUMBER_WORDS.get(ones, 0)))
     chinese = re.fullmatch(r"([一二两三四五六七八九]?)(十?)([一二三四五六七八九零]?)", words)
     if not chinese or not words:
         return ""
