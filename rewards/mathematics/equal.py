@@ -247,6 +247,8 @@ def _same_trees(gold: str, pred: str) -> bool:
     from rewards.mathematics.compare import same_answer as same_tree
 
     (gold_text, gold_tree), (pred_text, pred_tree) = _trees(gold, pred)
+    if pred_tree is None and "=" in pred and not re.search(r"[=<>]|\\[lg]e", gold):  # lcm(1, ..., 10) = 2520
+        (gold_text, gold_tree), (pred_text, pred_tree) = _trees(gold, pred.rpartition("=")[2].strip())
     if gold_tree is None or pred_tree is None:
         raise Unparsable(gold_text if gold_tree is None else pred_text)
     return same_tree(gold_tree, pred_tree)

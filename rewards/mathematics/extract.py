@@ -41,7 +41,7 @@ _ONLY_MENTIONED = re.compile(
     re.I,
 )
 _TAKEN_BACK = re.compile(r"[\s$.,)\]\\]*(?:(?:is|was)\s+(?:not\b|wrong|incorrect|false)|\?)", re.I)
-_TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.S | re.I)
+_TAG = re.compile(r"[<\[]answer[>\]](.*?)(?:[<\[]/answer[>\]]|\Z)", re.S | re.I)
 _ITALIC = re.compile(r"(?<!\w)_{1,2}((?:final |correct )?answers?[ ]?[:：]?)_{1,2}", re.I)  # of markdown
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
 _NOUN = r"(?:answer|result|solution|option|choice|conclusion)"
@@ -228,7 +228,7 @@ def _from_tag(text: str) -> Extracted | None:
 
 _ANSWER_AFTER = re.compile(  # so 6 is the answer
     r"(?<![\w,./])((?:\$[^$\n]{1,200}\$|\\\(.+?\\\)|[-\u2212]?\$?\d[\d,./]{0,30})"
-    r"(?:\s*%|\s[a-z]+)?)\s+(?:is|as)\s+(?:the|our|my)\s+(?:final\s+|correct\s+|only\s+)?(?:answer|solution)\b"
+    r"(?:\s*%|\s[a-z]+)?|(?<=[ ])(?!This|That|It|Which|Here|What)[A-Z][a-z]+)\s+(?:is|as)\s+(?:the|our|my)\s+(?:final\s+|correct\s+|only\s+)?(?:answer|solution)\b"
 )
 
 

@@ -144,6 +144,8 @@ def _labels_differ(a: Node, b: Node) -> bool:
         return False
     if a.kind == b.kind == "func" and a.name == b.name and _argument(a) and _argument(b):
         return False  # f(x) and f(t)
+    if a.kind == b.kind == "sym" and a.name.swapcase() == b.name:
+        return False
     if a.kind != b.kind:
         return not ({a.kind, b.kind} == {"sym", "func"} and any(n.kind == "sym" and n.name == "y" for n in (a, b)))
     return not (a.kind == "func" and a.args == b.args and a.name == b.name)

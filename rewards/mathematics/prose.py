@@ -39,7 +39,7 @@ _WORDS_AND_SPAN = re.compile(r"[A-Za-z][a-z -]{2,40},\s*(\$[^$]+\$|\\\(.+?\\\))"
 
 def stated_answer(rest: str) -> str:
     """The answer at the start of `rest`: adjoining math spans, or the words up to the end of the sentence."""
-    rest = rest.lstrip(" \t\n*_:：\"'\\" if rest.lstrip(" *_:：").startswith(('\\"', '"')) else " \t\n*_:：")
+    rest = rest.removeprefix("}").lstrip(" \t\n*_:：\"'\\" if rest.lstrip(" *_:：").startswith(('\\"', '"')) else " \t\n*_:：")
     rest = re.sub(r"^\\n(?=[-$\d\s])\s*", "", rest)  # a new line that was escaped
     if NOT_AN_ANSWER.match(rest):
         return ""

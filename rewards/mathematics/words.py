@@ -205,6 +205,8 @@ def _same_boolean(gold: str, pred: str) -> bool | None:
     if canonical_words(pred) in _SPELLINGS and canonical_words(pred) not in _BOOLEANS.values():
         return False  # "no solution" is not "no"
     words = re.findall(r"\w+", text_content(pred).lower())
+    if words[:1] == ["no"] and not _SAYS_NO.match(text_content(pred)):
+        return False  # no answer
     if len(words) > 2 and words[1] in ("and", "or") and words[2] in _BOOLEANS:
         return False
     if canonical_words(pred) is None and not (words and words[0] in _BOOLEANS):
@@ -212,6 +214,9 @@ def _same_boolean(gold: str, pred: str) -> bool | None:
     head = words[:1] if words and words[0] in _BOOLEANS else words
     said = {_BOOLEANS[word] for word in head if word in _BOOLEANS}
     return said == {_BOOLEANS[gold]} and len(head) <= 8 and "not" not in head
+
+
+_SAYS_NO = re.compile(r"\W*no\b(?=\W*$|\s*[^\w\s]|\s+(?:because|since|as|it|they|this|that|he|she|the|we|there|i)\b)", re.I)
 
 
 def _is_single_letter_of_other_case(gold: str, pred: str) -> bool:
