@@ -79,6 +79,11 @@ class Policy(nn.Module):
         logprobs, entropies = self._score(states, targets, temperature, entropy)
         return TokenDistribution(_place(logprobs, action_mask), _place(entropies, action_mask))
 
+    @property
+    def backbone(self) -> Any:
+        """The model below the head."""
+        return self.language_model.base_model
+
     def _score(
         self, states: Tensor, targets: Tensor, temperature: float, entropy: EntropyMode
     ) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from rl.batch import Minibatch, PPOBatch, empty_row, micro_batches, take_rows, tensors_of
+from rl.models import Critic, Policy
+from rl.parts import parameter_groups
 from rl.recipe import OptimizerSection
 from rl.sharding import local, same_count_on_every_rank, world_size
 
@@ -48,7 +50,7 @@ class TrainedModel:
 
     def __init__(
         self,
-        module: nn.Module,
+        module: Policy | Critic,
         section: OptimizerSection,
         *,
         micro_batch_tokens: int,
@@ -59,7 +61,7 @@ class TrainedModel:
         self.section = section
         self.micro_batch_tokens = micro_batch_tokens
         self.optimizer = torch.optim.AdamW(
-            [parameter for parameter in module.parameters() if parameter.requires_grad],
+            parameter_groups(module, module.backbone, section),
             lr=section.learning_rate,
             betas=section.betas,
             weight_decay=section.weight_decay,
@@ -70,7 +72,7 @@ class TrainedModel:
     def set_learning_rate(self, value: float) -> None:
         """Takes effect at the next step."""
         for group in self.optimizer.param_groups:
-            group["lr"] = value
+            group["lr"] = value * group["scale"]
 
     def step(self, minibatch: Minibatch, loss_of: Callable[[PPOBatch, Minibatch], MicroLoss]) -> Sums:
         """One optimizer step on this rank's rows of a mini-batch.
@@ -88,7 +90,8 @@ class TrainedModel:
             (out.loss * world_size()).backward()
             own = {"loss": float(out.loss.detach()), **{name: float(value) for name, value in out.sums.items()}}
             sums = added(sums, own) if sums else own
-        clipped = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.section.max_grad_norm)
+        learning = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        clipped = torch.nn.utils.clip_grad_norm_(learning, self.section.max_grad_norm)
         norm = float(clipped.full_tensor() if isinstance(clipped, DTensor) else clipped)
         finite = math.isfinite(norm)
         if finite:

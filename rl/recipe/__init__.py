@@ -233,6 +233,12 @@ class OptimizerSection(Section):
     """AdamW and its schedule. `warmup` and the schedule count iterations of an rl stage, steps of an sft stage."""
 
     learning_rate: PositiveFloat
+    vision_learning_rate: NonNegativeFloat | None = None
+    """of the vision tower of a model that takes images, under the same schedule; 0 freezes it, null: learning_rate"""
+    projector_learning_rate: NonNegativeFloat | None = None
+    """of what stands between vision tower and decoder"""
+    decoder_learning_rate: NonNegativeFloat | None = None
+    """of the decoder, its embeddings and the head"""
     warmup: NonNegative = 0
     """linear, from 0"""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -244,6 +250,13 @@ class OptimizerSection(Section):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """keep an exponential moving average of the policy's weights, which becomes the policy at the end of the stage;
     null for none"""
+
+
+    @model_validator(mode="after")
+    def _something_learns(self) -> OptimizerSection:
+        if (self.vision_learning_rate, self.projector_learning_rate, self.decoder_learning_rate) == (0, 0, 0):
+            raise ValueError("vision_learning_rate, projector_learning_rate, decoder_learning_rate: all three are 0")
+        return self
 
 
 class RewardActorSection(Section):
