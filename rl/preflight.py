@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rewards import BUILT_IN, load_reward, required_columns
 from rewards.registry import RewardSpecError
+from rl.gui.checks import click_problems
 from rl.model_hub import hub_problem
 from rl.recipe import (
     EvaluationSection,
@@ -202,6 +203,10 @@ def _scored_problems(
             lacking = _missing_columns(rows, needed.get(label, frozenset()), _name(mixed.source))
             if lacking:
                 yield f"{key}: {lacking[0]}, which the reward {label!r} needs; {lacking[1]}"
+                continue
+            for index, section in enumerate(rewards):
+                if section.label == label:
+                    yield from click_problems(rows, section, f"rewards.{index}", _name(mixed.source))
 
 
 def _missing_columns(rows: Sequence[Row], needed: frozenset[str], name: str) -> tuple[str, str] | None:

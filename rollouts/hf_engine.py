@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, ProcessorMixin
+from transformers import AutoConfig, ProcessorMixin
 
 from rollouts.decoding import Decoded, decode
 from rollouts.engine import Generation, PromptMismatch, Request, Sampling
-from rollouts.processing import load_processing, media_token_ids, processed, takes_images, tokenizer_of
+from rollouts.processing import load_processing, media_token_ids, model_class, processed, tokenizer_of
 from rollouts.trajectory import NO_INPUTS, FinishReason, ModelInputs
 
 
@@ -24,8 +24,9 @@ class HfEngine:
     def __init__(self, model: str, *, max_num_seqs: int, device: str, trust_remote_code: bool = False) -> None:
         start = time.monotonic()
         config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
-        kind: Any = AutoModelForImageTextToText if takes_images(config) else AutoModelForCausalLM
-        loaded: Any = kind.from_pretrained(model, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        loaded: Any = model_class(config).from_pretrained(
+            model, dtype=torch.float32, trust_remote_code=trust_remote_code
+        )
         self._model = loaded.to(device).eval()
         if hasattr(loaded.base_model, "rope_deltas"):  # rotary positions that the model keeps by row of a batch
             raise ValueError(f"{type(loaded).__name__}: engine.kind hf cannot sample from it; use engine.kind vllm")

@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from rollouts.images import open_image, read_image
@@ -28,8 +36,15 @@ class ProcessorUnusable(RuntimeError):
 
 def takes_images(config: Any) -> bool:
     """Whether a model with this configuration is one of images and text."""
+    return model_class(config) is AutoModelForImageTextToText or hasattr(config, "vision_config")
+
+
+def model_class(config: Any) -> Any:
+    """The class of transformers that loads such a model with its head."""
     own_code = getattr(config, "auto_map", None) or {}
-    return config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES or "AutoModelForImageTextToText" in own_code
+    if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES or "AutoModelForImageTextToText" in own_code:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
 
 
 def load_processing(path: str, *, trust_remote_code: bool = False) -> Processing:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rollouts.images import image_source, open_image, read_image
+from rollouts.prompts import row_content
 from rollouts.rows import DatasetError, Row
 from rollouts.trajectory import images_of
 
@@ -37,21 +38,24 @@ def with_images(rows: Sequence[Row], name: str) -> list[Row]:
 
 
 def check_images(rows: Sequence[Row], name: str) -> None:
-    """Reads the images of the first rows.
+    """Reads the images of the first rows whole.
 
     Raises:
-        DatasetError: one is missing, damaged, enormous or no image; with the row's number.
+        DatasetError: one is missing, damaged, enormous, no image, or not of its `image_size`; with the row's number.
     """
     checked = 0
     for number, row in enumerate(rows, start=1):
-        prompt = row.get("prompt")
-        for source in images_of(prompt) if isinstance(prompt, list) else []:
+        prompt = row_content(row, "prompt", name)
+        for source in images_of(prompt):
             if checked == _CHECKED:
                 return
             checked += 1
             try:
                 shown = source if not source.startswith("data:") else "an image"
-                open_image(read_image(source), shown)
+                size = open_image(read_image(source), shown).size
+                told = row.get("image_size")
+                if isinstance(told, list | tuple) and len(images_of(prompt)) == 1 and list(told) != list(size):
+                    raise DatasetError(f"{shown} has {size[0]} x {size[1]} pixels, image_size is {told}")
             except DatasetError as error:
                 raise DatasetError(f"{name}: row {number}: {error}") from None
 
