@@ -25,6 +25,7 @@ from rewards.registry import RewardFn, load_reward
 
 IN_WORKER = "STEPLADDER_REWARD_WORKER"  # set in this process, so that a reward knows it may be killed at any time
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 _F_SETSIG = 10  # Linux; the fcntl module does not name it
 
 
@@ -42,7 +43,7 @@ def serve(request_fd: int, reply_fd: int, lifeline_fd: int) -> None:
         limit_memory(memory_limit)
     try:
         fn = load_reward(spec, **args)
-        getattr(fn, "warm_up", lambda: None)()  # a reward that holds a model loads it now, not in the first call
+        load_model_of(fn)
         score = Caller(fn)
     except BaseException as error:  # user code runs at import: whatever it raises is reported, never lost
         _reply(replies, {"load_error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()})
@@ -51,6 +52,25 @@ def serve(request_fd: int, reply_fd: int, lifeline_fd: int) -> None:
     while (request := read_message(requests)) is not None:
         _reply(replies, score(request))
     os._exit(0)  # threads that a reward started must not keep the process alive
+
+
+def load_model_of(fn: RewardFn) -> None:
+    """A reward that holds a model loads it now, not in the first call; nothing for others."""
+    warm_up = getattr(fn, "warm_up", None)
+    if warm_up is not None:
+        keep_freed_memory()
+        warm_up()
+
+
+def keep_freed_memory() -> None:
+    """Have malloc use freed memory again in place of giving it back to the kernel.
+
+    Activations are freed after every layer: fetched again page by page they cost a fifth of the time of a small model.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # glibc only
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def limit_memory(num_bytes: int) -> None:

@@ -1,6 +1,8 @@
 """One reward model, the same scores: called, in the worker pool, by `stepladder score`, and in TRL's GRPOTrainer."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from fakes import tiny_model
@@ -71,3 +73,22 @@ def test_it_is_a_reward_function_of_trl(models, tmp_path):
     logged = trainer.state.log_history[0]
     assert logged["rewards/preference/mean"] == pytest.approx(sum(again) / len(again), abs=1e-5)
     assert logged["rewards/preference/std"] > 0
+
+
+def test_a_process_that_serves_a_model_fetches_no_page_twice():
+    code = """
+import resource, torch
+from rewards.worker_process import load_model_of
+class Model:
+    def warm_up(self): ...
+load_model_of(Model())
+def use():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for size in (1 << 20, 3 << 20, 40 << 20):
+        torch.zeros(size).add_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(*(use() for _ in range(10)))
+"""
+    first, *later = map(int, subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert first > 30_000  # 160 MiB in pages of 4 KiB, and some of them there before
+    assert min(later) < 1_000

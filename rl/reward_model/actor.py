@@ -20,10 +20,10 @@ class RewardActor:
 
     def __init__(self, spec: str, args: Mapping[str, object]) -> None:
         from rewards.registry import load_reward
-        from rewards.worker_process import Caller
+        from rewards.worker_process import Caller, load_model_of
 
         fn = load_reward(spec, **args)
-        getattr(fn, "warm_up", lambda: None)()
+        load_model_of(fn)
         self._score = Caller(fn)
 
     def ready(self) -> bool:
