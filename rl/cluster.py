@@ -58,27 +58,44 @@ def ray_cluster(section: RaySection, *, num_cpus: int) -> Iterator[None]:
             raise UserError(f"ray cannot be imported ({error}); install it with: pip install ray") from None
         logging.getLogger("ray").setLevel(logging.ERROR)
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-        try:
-            if own:
-                ray.init(
-                    address="local",  # without it Ray joins whatever cluster runs on this machine
-                    num_cpus=section.num_cpus or num_cpus,
-                    include_dashboard=False,
-                    object_store_memory=int(section.object_store_gb * 2**30),
-                    _temp_dir=str(folder),
-                    **common,
-                )
-            else:
-                ray.init(address=section.address, **common)
-        except (ConnectionError, ValueError) as error:
-            raise UserError(
-                f"ray.address: {section.address!r}: no Ray cluster answers there, or it asks for another token "
-                f"(RAY_AUTH_TOKEN, ~/.ray/auth_token): {error}"
-            ) from None
+        if own:
+            settings = {
+                "address": "local",  # without it Ray joins whatever cluster runs on this machine
+                "num_cpus": section.num_cpus or num_cpus,
+                "include_dashboard": False,
+                "object_store_memory": int(section.object_store_gb * 2**30),
+                "_temp_dir": str(folder),
+            }
+            _start_own(settings | common)
+        else:
+            _join(section.address, common)
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _start_own(settings: Mapping[str, Any]) -> None:
+    import ray
+
+    try:
+        ray.init(**settings)
+    except Exception as error:  # Ray raises bare ones where a process of its own dies while it starts
+        raise RunFailed(
+            f"Ray did not start: {_last_line(error)}. Run the same command to continue from the last checkpoint"
+        ) from error
+
+
+def _join(address: str | None, settings: Mapping[str, Any]) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, **settings)
+    except (ConnectionError, ValueError) as error:
+        raise UserError(
+            f"ray.address: {address!r}: no Ray cluster answers there, or it asks for another token "
+            f"(RAY_AUTH_TOKEN, ~/.ray/auth_token): {error}"
+        ) from None
 
 
 def _has_ray_token() -> bool:
@@ -289,12 +306,13 @@ class RayRanks:
             num_cpus=section.cpus, num_gpus=section.gpus, runtime_env={"env_vars": environment}
         )(LearnerActor)
         self._actors = [actor.remote() for _ in range(section.ranks)]
-        address = ray.get(self._actors[0].address.remote())
-        ray.get(
+        (address,) = self._results([self._actors[0].address.remote()], "the start")
+        self._results(
             [
                 actor.join.remote(rank, self.count, address, section, model_path, model.trust_remote_code)
                 for rank, actor in enumerate(self._actors)
-            ]
+            ],
+            "the start",
         )
 
     def call(self, method: str, arguments: Sequence[tuple[Any, ...]], **common: object) -> list[Any]:
@@ -303,9 +321,14 @@ class RayRanks:
         Raises:
             RunFailed: a rank died. The run continues from its last checkpoint when it is started again.
         """
+        futures = [actor.call.remote(method, args, common) for actor, args in zip(self._actors, arguments)]
+        return self._results(futures, method)
+
+    @staticmethod
+    def _results(futures: Sequence[Any], during: str) -> list[Any]:
         import ray
 
         try:
-            return ray.get([actor.call.remote(method, args, common) for actor, args in zip(self._actors, arguments)])
-        except ray.exceptions.RayActorError as error:
-            raise RunFailed(f"a learner rank died during {method}: {_last_line(error)}") from error
+            return ray.get(list(futures))
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:  # the latter: killed by Ray
+            raise RunFailed(f"a learner rank died during {during}: {_last_line(error)}") from error

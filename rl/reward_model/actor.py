@@ -80,7 +80,7 @@ class ActorWorker:
             reply: dict[str, Any] = ray.get(self._actor.score.remote(payload), timeout=timeout_s)
         except ray.exceptions.GetTimeoutError:
             raise TimeoutError from None
-        except ray.exceptions.RayActorError as error:
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:  # the latter: killed by Ray
             raise WorkerDied(f"the reward actor died: {str(error).splitlines()[0]}") from None
         return reply
 
