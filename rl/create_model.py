@@ -19,17 +19,16 @@ PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 _IMAGE = "<image>"
 _IMAGE_TOKENS = (_IMAGE, "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
 
-# Turns of a conversation one after the other; what the assistant says stands behind "A:".
+# Turns of a conversation one right after the other, so that a small model answers where the question ends. What the
+# assistant says ends with <eos>.
 _CHAT_TEMPLATE = """\
 {%- for turn in messages -%}
-{%- if turn.role == 'assistant' -%}A:{%- endif -%}
 {%- if turn.content is string -%}{{ turn.content }}
 {%- else -%}{%- for part in turn.content -%}
 {%- if part.type == 'image' -%}<image>{%- else -%}{{ part.text }}{%- endif -%}
 {%- endfor -%}{%- endif -%}
-{%- if turn.role == 'assistant' -%}<eos>{%- else -%}{{ '\n' }}{%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}A:{%- endif -%}"""
+{%- if turn.role == 'assistant' -%}<eos>{%- endif -%}
+{%- endfor -%}"""
 
 
 def create_model(section: CreateModel, folder: Path, *, seed: int) -> None:

@@ -6,11 +6,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from rl.gui.episodes import EpisodeCollector
 from rl.intervals import mean_interval, standard_error, wilson
 from rl.loop import as_sampling
 from rl.recipe import EvaluationSection, SynthesisSection
 from rl.scoring import ScoredTrajectory, Scorer
-from rollouts.collect import TokenizedPrompt, collect, tokenized
+from rollouts.collect import Collect, TokenizedPrompt, collect, tokenized
 from rollouts.engine import Engine
 from rollouts.pacore import compact, majority, synthesis_prompt
 from rollouts.processing import Processing
@@ -43,7 +44,10 @@ class HeldOutSet:
     ) -> Measurement:
         """Samples and grades. `before` is the same set at the start of the stage, which win_rate compares with."""
         section = self.section
-        trajectories = collect(
+        sample: Collect = collect
+        if section.episodes is not None:
+            sample = EpisodeCollector(section.episodes, tokenizer, self.max_model_len)
+        trajectories = sample(
             engine,
             [tokenized(tokenizer, prompt) for prompt in self.prompts],
             samples_per_prompt=section.synthesis.width if section.synthesis else section.samples_per_prompt,

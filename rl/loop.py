@@ -16,7 +16,7 @@ from rl.ppo import to_ppo_batch
 from rl.recipe import RlStage, SamplingSection
 from rl.scoring import ScoredTrajectory, Scorer, Scoring
 from rl.trained_model import Sums
-from rollouts.collect import TokenizedPrompt, collect, tokenized
+from rollouts.collect import Collect, TokenizedPrompt, collect, tokenized
 from rollouts.engine import Engine, Sampling
 from rollouts.processing import Processing
 from rollouts.prompts import RowStream, to_prompt
@@ -52,6 +52,8 @@ class RlLoop:
     """called when an iteration has its rewards and has not changed a weight yet; may end the stage by an exception"""
     rewrite: Callable[[Sequence[TokenizedPrompt], int], Sequence[TokenizedPrompt]] = lambda prompts, seed: prompts
     """turns the prompts of an iteration into those that are answered, for example with messages by the policy"""
+    collect: Collect = collect
+    """prompts to trajectories: responses, or whole episodes"""
     watch: Watch = watch_nothing
     """told of every optimizer step"""
 
@@ -91,7 +93,7 @@ class RlLoop:
         """Responses to the next prompts of the stream with their rewards; how many prompts were too long."""
         with clock.phase("rollout"):
             prompts, too_long = self._prompts(num_prompts)
-            trajectories = collect(
+            trajectories = self.collect(
                 self.engine,
                 self.rewrite(prompts, seed),
                 samples_per_prompt=self.stage.samples_per_prompt,

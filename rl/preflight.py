@@ -157,14 +157,17 @@ def _stage_problems(stage: Stage, read_hub: bool) -> Iterator[str]:
             yield from _template_problems(stage.online_messages.template, "online_messages.template")
             yield from _pattern_problems(stage.online_messages.conclusion, "online_messages.conclusion")
         mixture = {f"prompts.{index}.source": mixed for index, mixed in enumerate(stage.prompts)}
-        yield from _scored_problems(mixture, stage.rewards, read_hub)
+        given = _OF_EPISODES if stage.episodes else frozenset()
+        yield from _scored_problems(mixture, stage.rewards, read_hub, given)
 
 
 def _evaluation_problems(section: EvaluationSection, read_hub: bool) -> Iterator[str]:
     if section.synthesis is not None:
         yield from _pattern_problems(section.synthesis.conclusion, "synthesis.conclusion")
         yield from _template_problems(section.synthesis.template, "synthesis.template")
-    problems = [*_scored_problems({"prompts": WeightedSource(source=section.prompts)}, section.rewards, read_hub)]
+    mixture = {"prompts": WeightedSource(source=section.prompts)}
+    given = _OF_EPISODES if section.episodes else frozenset()
+    problems = [*_scored_problems(mixture, section.rewards, read_hub, given)]
     yield from problems
     if not problems and _read_now(section.prompts, read_hub):
         try:
@@ -187,8 +190,15 @@ def _template_problems(template: str, key: str) -> Iterator[str]:
         yield f"{key}: {error}"
 
 
+# Columns that an episode gives its rewards.
+_OF_EPISODES = frozenset({"target_boxes", "image_size", "completed"})
+
+
 def _scored_problems(
-    mixture: Mapping[str, WeightedSource], rewards: Sequence[RewardSection], read_hub: bool
+    mixture: Mapping[str, WeightedSource],
+    rewards: Sequence[RewardSection],
+    read_hub: bool,
+    given: frozenset[str] = frozenset(),
 ) -> Iterator[str]:
     """Sources by their key, rewards, and whether the sources have the columns that the rewards need."""
     needed: dict[str, frozenset[str]] = {}
@@ -200,7 +210,7 @@ def _scored_problems(
         rows, problems = _source_problems(mixed.source, "problem", key, read_hub)
         yield from problems
         for label in mixed.rewards or needed:
-            lacking = _missing_columns(rows, needed.get(label, frozenset()), _name(mixed.source))
+            lacking = _missing_columns(rows, needed.get(label, frozenset()) - given, _name(mixed.source))
             if lacking:
                 yield f"{key}: {lacking[0]}, which the reward {label!r} needs; {lacking[1]}"
                 continue

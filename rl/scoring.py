@@ -229,6 +229,8 @@ class Scorer:
 
 def as_completion(trajectory: Trajectory) -> object:
     """Text for a text prompt, the assistant's turn for a conversation: TRL's two forms."""
+    if trajectory.turns:
+        return [{"role": "assistant", "content": turn} for turn in trajectory.turns]
     if isinstance(trajectory.prompt.content, str):
         return trajectory.completion
     return [{"role": "assistant", "content": trajectory.completion}]

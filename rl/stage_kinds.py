@@ -122,6 +122,11 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
         watch=parts.step_watch(name),
     )
 
+    if stage.episodes is not None:
+        from rl.gui.episodes import EpisodeCollector
+
+        limit = parts.recipe.engine.max_model_len
+        loop = dataclasses.replace(loop, collect=EpisodeCollector(stage.episodes, parts.tokenizer, limit))
     if stage.online_messages is not None:
         loop = dataclasses.replace(loop, rewrite=_online_messages(parts, stage, scorer))
 

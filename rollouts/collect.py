@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,22 @@ def tokenized(tokenizer: Processing, prompt: Prompt) -> TokenizedPrompt:
     if images_of(prompt.content):
         return TokenizedPrompt(prompt, *encoded_with_images(tokenizer, prompt.content))
     return TokenizedPrompt(prompt, encoded(tokenizer, prompt.content))
+
+
+class Collect(Protocol):
+    """Prompts to trajectories."""
+
+    def __call__(
+        self,
+        engine: Engine,
+        prompts: Sequence[TokenizedPrompt],
+        *,
+        samples_per_prompt: int,
+        sampling: Sampling,
+        seed: int,
+    ) -> list[Trajectory]:
+        """`samples_per_prompt` trajectories of every prompt; those of one prompt are adjacent."""
+        ...
 
 
 def collect(

@@ -14,7 +14,7 @@ from transformers import AutoConfig, ProcessorMixin
 
 from rollouts.decoding import Decoded, decode
 from rollouts.engine import Generation, PromptMismatch, Request, Sampling
-from rollouts.processing import load_processing, media_token_ids, model_class, processed, tokenizer_of
+from rollouts.processing import inputs_of, load_processing, media_token_ids, model_class, tokenizer_of
 from rollouts.trajectory import NO_INPUTS, FinishReason, ModelInputs
 
 
@@ -60,9 +60,9 @@ class HfEngine:
         for request in requests:
             if request.images is not None and id(request.images) not in known:
                 assert isinstance(self._processing, ProcessorMixin), "a model without eyes gets no images"
-                ids, inputs = processed(self._processing, request.images.text, request.images.files)
-                if not np.array_equal(ids, request.prompt_token_ids):
-                    raise PromptMismatch(f"{len(ids)} tokens here, {len(request.prompt_token_ids)} in the trainer")
+                inputs = inputs_of(self._processing, request.images, request.prompt_token_ids)
+                if inputs is None:
+                    raise PromptMismatch("the processor makes other tokens of a prompt here than in the trainer")
                 known[id(request.images)] = inputs
         return [known.get(id(request.images), NO_INPUTS) for request in requests]
 

@@ -23,7 +23,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from rollouts.images import open_image, read_image
 from rollouts.rows import DatasetError
-from rollouts.trajectory import ModelInputs, PromptContent, PromptImages, images_of
+from rollouts.trajectory import ImagePiece, ModelInputs, PromptContent, PromptImages, images_of
 
 Processing = PreTrainedTokenizerBase | ProcessorMixin
 
@@ -107,7 +107,7 @@ def encoded_with_images(
     text = rendered_text(processing, content)
     unexpanded = tokenizer_of(processing)(text, add_special_tokens=False)["input_ids"]
     ids, inputs = processed(processing, text, files)
-    return ids, PromptImages(files, text, np.asarray(unexpanded, np.int64)), inputs
+    return ids, PromptImages((ImagePiece(text, files, 0),), np.asarray(unexpanded, np.int64)), inputs
 
 
 def processed(processing: ProcessorMixin, text: str, files: Sequence[bytes]) -> tuple[NDArray[np.int64], ModelInputs]:
@@ -126,6 +126,32 @@ def processed(processing: ProcessorMixin, text: str, files: Sequence[bytes]) -> 
         else:
             per_image[name] = array
     return ids, ModelInputs(per_token, per_image)
+
+
+def inputs_of(processing: ProcessorMixin, images: PromptImages, token_ids: NDArray[np.int64]) -> ModelInputs | None:
+    """Forward arguments of a prompt from its pieces; None where the processor makes other tokens of one."""
+    parts: list[tuple[int, ModelInputs]] = []
+    for piece in images.pieces:
+        ids, inputs = processed(processing, piece.text, piece.files)
+        if not np.array_equal(ids, token_ids[piece.start : piece.start + len(ids)]):
+            return None
+        parts.append((piece.start, inputs))
+    return joined(parts)
+
+
+def joined(parts: Sequence[tuple[int, ModelInputs]]) -> ModelInputs:
+    """Inputs of pieces of one sequence, each with the index of its first token."""
+    per_token: dict[str, NDArray[Any]] = {}
+    for name in dict.fromkeys(name for _, part in parts for name in part.per_token):
+        known = [(start, part.per_token[name]) for start, part in parts if name in part.per_token]
+        per_token[name] = np.zeros(max(start + len(values) for start, values in known), known[0][1].dtype)
+        for start, values in known:
+            per_token[name][start : start + len(values)] = values
+    names = dict.fromkeys(name for _, part in parts for name in part.per_image)
+    per_image = {
+        name: _concatenated([part.per_image[name] for _, part in parts if name in part.per_image]) for name in names
+    }
+    return ModelInputs(per_token, per_image)
 
 
 def together(

@@ -123,15 +123,30 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class ImagePiece:
+    """A stretch of a prompt that went through the processor: all of it, or one turn of an episode."""
+
+    text: str
+    """after the chat template, with one placeholder for each image"""
+    files: tuple[bytes, ...]
+    """images as they were on disk, encoded"""
+    start: int
+    """index in the prompt's token ids of the first token of this piece"""
+
+
+@dataclass(frozen=True)
 class PromptImages:
     """The images of a prompt as an engine takes them."""
 
-    files: tuple[bytes, ...]
-    """encoded, as they were on disk"""
-    text: str
-    """the prompt after the chat template, with one placeholder for each image"""
+    pieces: tuple[ImagePiece, ...]
     unexpanded_ids: NDArray[np.int64]
-    """token ids of that text; the processor repeats each placeholder as often as its image has tokens"""
+    """the prompt's token ids with one placeholder for each image; the processor repeats each as often as its image has
+    tokens"""
+
+    @property
+    def files(self) -> tuple[bytes, ...]:
+        """All images in their order."""
+        return tuple(data for piece in self.pieces for data in piece.files)
 
 
 @dataclass(frozen=True)
@@ -159,12 +174,14 @@ class Trajectory:
     rollout_logprobs: NDArray[np.float32]
     """[T] nats, log-probability under the distribution that was sampled from; 0 where action_mask is False"""
     completion: str
-    """the response as text, without the stop token"""
+    """the response as text, without the stop token; of an episode the last one"""
     finish_reason: FinishReason
     policy_version: int
     """number of weight updates that the sampling policy had seen"""
     model_inputs: ModelInputs = NO_INPUTS
     """of the images of the prompt; samples of one prompt share them"""
+    turns: tuple[str, ...] = ()
+    """what the policy wrote in each turn of an episode; empty where `completion` is all"""
 
     @property
     def num_sampled_tokens(self) -> int:

@@ -199,7 +199,7 @@ def test_the_synthesis_prompt_comes_from_the_given_template():
 
 
 def test_an_unknown_task_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="'additon'.*addition, crossroads, digit_maxima, requests, text_screen"):
+    with pytest.raises(ValueError, match="'additon'.*addition, crossroads, device, digit_maxima, requests, text_screen, tiny_screen"):
         load_task("additon")
 
 

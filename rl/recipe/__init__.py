@@ -472,6 +472,15 @@ class OnlineMessagesSection(Section):
         return self
 
 
+class EpisodeSection(Section):
+    """Prompts are first screens of tasks: the policy acts on what it sees until it is done, and one trajectory holds
+    all its turns, with the screens between them masked from the loss."""
+
+    max_steps: Positive = 20
+    coordinate_space: Literal["pixels", "unit", "percent", "grid1000"]
+    """what the numbers of a click mean"""
+
+
 class RlStage(Section):
     """PPO on prompts that rewards can score."""
 
@@ -489,6 +498,8 @@ class RlStage(Section):
     """the metric accuracy counts rewards of at least this"""
     online_messages: OnlineMessagesSection | None = None
     """train synthesis on messages of the current policy"""
+    episodes: EpisodeSection | None = None
+    """the prompts of the stage have an environment, see the task `device`"""
     keep_best: str | None = None
     """an evaluation with the key every: the stage hands on the policy that scored highest on it, of those measured"""
 
@@ -631,6 +642,8 @@ class EvaluationSection(Section):
     every: Positive | None = None
     """also measured during rl stages, after every so many iterations"""
     synthesis: SynthesisSection | None = None
+    episodes: EpisodeSection | None = None
+    """see an rl stage"""
 
 
 class Recipe(Section):
@@ -693,6 +706,8 @@ def _rl_problems(stage: RlStage) -> Iterator[str]:
         for label in mixed.rewards:
             if label not in labels:
                 yield f"prompts: {mixed.label!r} names the reward {label!r}; the stage has {', '.join(labels)}"
+    if stage.episodes is not None and stage.online_messages is not None:
+        yield "episodes: an episode is no problem that online_messages could be written for"
     sources = [mixed.label for mixed in stage.prompts]
     for label in stage.online_messages.sources if stage.online_messages else []:
         if label not in sources:

@@ -4,6 +4,7 @@ import dataclasses
 
 from rollouts.tasks.addition import Addition
 from rollouts.tasks.crossroads import Crossroads
+from rollouts.tasks.device import Device
 from rollouts.tasks.digit_maxima import DigitMaxima
 from rollouts.tasks.requests import Requests
 from rollouts.tasks.task import PreferenceTask, Row, Task
@@ -14,6 +15,7 @@ __all__ = ["TASKS", "PreferenceTask", "Row", "Task", "load_task"]
 
 TASKS: dict[str, type] = {
     "addition": Addition,
+    "device": Device,
     "crossroads": Crossroads,
     "digit_maxima": DigitMaxima,
     "requests": Requests,

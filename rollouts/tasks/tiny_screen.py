@@ -17,7 +17,7 @@ class TinyScreen:
     """Click the button of a colour.
 
         [image of 64 x 64 pixels] Click red
-        A: click(12, 36)
+        (12, 36)
 
     Clicks are pixels, and the annotator clicks in the middle of cells of 8 x 8 pixels. With probability `miss` it
     clicks one cell beyond the right edge of the button, its bottom edge or both.
@@ -51,7 +51,7 @@ class TinyScreen:
         """A click on the button that is often just outside it."""
         screen, target = self._screen(rng)
         x, y = self._click(screen.elements[target].box, rng)
-        return {"prompt": _prompt(screen, target), "completion": f" click({x}, {y})"}
+        return {"prompt": _prompt(screen, target), "completion": f"({x}, {y})"}
 
     def _screen(self, rng: random.Random) -> tuple[Screen, int]:
         return make_tiny_screen(rng, buttons=self.buttons), rng.randrange(self.buttons)
