@@ -10,9 +10,10 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from rollouts.collect import encode_content
+from rollouts.collect import encode_content, encode_request
 from rollouts.engine import Engine, Generation, Request, Sampling
 from rollouts.processing import Processing
+from rollouts.rows import DatasetError
 from rollouts.sampler import Reply, SamplerUnusable, SamplingError
 from rollouts.trajectory import PromptContent
 
@@ -41,11 +42,14 @@ class BatchSampler:
     async def sample(self, content: PromptContent, sampling: Sampling, *, seed: int) -> Reply:
         """See `Sampler.sample`."""
         start = time.monotonic()
-        ids = encode_content(self._tokenizer, content)
+        try:
+            ids, images = encode_request(self._tokenizer, content)
+        except DatasetError as error:  # of an image
+            raise SamplingError(str(error)) from None
         if len(ids) >= self._max_model_len:
             raise SamplingError(f"the prompt has {len(ids)} tokens; the context holds {self._max_model_len}")
         answer: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(Request(ids, sampling), seed, answer))
+        self._waiting.append(_Waiting(Request(ids, sampling, images), seed, answer))
         if self._runner is None or self._runner.done():
             self._runner = asyncio.create_task(self._run())
         generation = await answer

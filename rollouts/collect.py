@@ -16,9 +16,14 @@ from rollouts.trajectory import NO_INPUTS, ModelInputs, Prompt, PromptContent, P
 
 def encode_content(tokenizer: Processing, content: PromptContent) -> NDArray[np.int64]:
     """Token ids [T_prompt]: plain text as it is, a conversation through the model's chat template."""
+    return encode_request(tokenizer, content)[0]
+
+
+def encode_request(tokenizer: Processing, content: PromptContent) -> tuple[NDArray[np.int64], PromptImages | None]:
+    """Token ids [T_prompt] and the images, which is what an engine needs; None for a prompt of text."""
     if images_of(content):
-        return encoded_with_images(tokenizer, content)[0]
-    return encoded(tokenizer, content)
+        return encoded_with_images(tokenizer, content)[:2]
+    return encoded(tokenizer, content), None
 
 
 @dataclass(frozen=True)

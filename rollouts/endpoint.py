@@ -13,9 +13,12 @@ from typing import Any
 
 import httpx
 
+from rollouts.chat_parts import as_openai
 from rollouts.engine import Sampling
+from rollouts.rows import DatasetError
 from rollouts.sampler import Reply, SamplerUnusable, SamplingError
-from rollouts.trajectory import FinishReason, PromptContent
+from rollouts.token_estimate import TokenEstimate
+from rollouts.trajectory import FinishReason, PromptContent, images_of
 
 _WORTH_A_RETRY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _HOPELESS = frozenset({401, 403, 404})
@@ -37,6 +40,8 @@ class EndpointSettings:
     retries: int = 5
     """after the first try, with growing pauses between"""
     first_pause_s: float = 1.0
+    context: int | None = None
+    """tokens of prompt and response together that the server holds; None: unknown, and no message is left out"""
 
 
 class _Again(Exception):
@@ -55,6 +60,7 @@ class EndpointSampler:
         headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
         self._settings = settings
         self._on_retry = on_retry
+        self._estimate = TokenEstimate()
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._client = httpx.AsyncClient(
             headers=headers,
@@ -64,20 +70,22 @@ class EndpointSampler:
 
     async def sample(self, content: PromptContent, sampling: Sampling, *, seed: int) -> Reply:
         """See `Sampler.sample`."""
-        body = _body(content, sampling, seed, self._settings.model)
+        body = await _body(content, sampling, seed, self._settings.model)
         start = time.monotonic()
         for attempt in range(self._settings.retries + 1):
             try:
                 async with self._slots:
                     response = await self._client.post(self._url(content), json=body)
-                return _reply(_checked(response), seconds=time.monotonic() - start, attempts=attempt + 1)
+                reply = _reply(_checked(response), seconds=time.monotonic() - start, attempts=attempt + 1)
+                self._estimate.learn(content, reply)
+                return reply
             except (_Again, httpx.TransportError) as error:
                 await self._pause(error, attempt)
         raise AssertionError("the last try raises")
 
     async def stream(self, content: PromptContent, sampling: Sampling, *, seed: int) -> AsyncIterator[str | Reply]:
         """See `Sampler.stream`. A stream that broke off after its first piece is not tried again."""
-        body = _body(content, sampling, seed, self._settings.model)
+        body = await _body(content, sampling, seed, self._settings.model)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         start = time.monotonic()
         for attempt in range(self._settings.retries + 1):
@@ -92,7 +100,9 @@ class EndpointSampler:
                         if piece:
                             yield piece
                 gathered.check_end()
-                yield gathered.reply(seconds=time.monotonic() - start, attempts=attempt + 1)
+                reply = gathered.reply(seconds=time.monotonic() - start, attempts=attempt + 1)
+                self._estimate.learn(content, reply)
+                yield reply
                 return
             except (_Again, httpx.TransportError) as error:
                 if gathered.text:
@@ -100,8 +110,10 @@ class EndpointSampler:
                 await self._pause(error, attempt)
 
     def room(self, content: PromptContent) -> int | None:
-        """Unknown: the server alone knows its tokenizer and context."""
-        return None
+        """See `Sampler.room`: by the context that the settings name, and tokens as the replies so far let expect."""
+        if self._settings.context is None:
+            return None
+        return self._settings.context - self._estimate.tokens(content)
 
     async def close(self) -> None:
         """See `Sampler.close`."""
@@ -130,14 +142,26 @@ def _told(error: Exception) -> str:
     return str(error) or type(error).__name__  # some of httpx's errors have no text
 
 
-def _body(content: PromptContent, sampling: Sampling, seed: int, model: str) -> dict[str, Any]:
+async def _body(content: PromptContent, sampling: Sampling, seed: int, model: str) -> dict[str, Any]:
+    """The request.
+
+    Raises:
+        SamplingError: an image cannot be read.
+    """
     body: dict[str, Any] = {"model": model, "max_tokens": sampling.max_tokens, "temperature": sampling.temperature}
     body |= {"top_p": sampling.top_p, "seed": seed}
     if sampling.top_k:
         body["top_k"] = sampling.top_k  # not OpenAI's, but vLLM, SGLang and llama.cpp know it
     if sampling.stop:
         body["stop"] = list(sampling.stop)
-    return body | ({"prompt": content} if isinstance(content, str) else {"messages": content})
+    if isinstance(content, str):
+        return body | {"prompt": content}
+    if not images_of(content):
+        return body | {"messages": content}
+    try:
+        return body | {"messages": await asyncio.to_thread(as_openai, content)}
+    except DatasetError as error:
+        raise SamplingError(str(error)) from None
 
 
 def _checked(response: httpx.Response) -> Mapping[str, Any]:

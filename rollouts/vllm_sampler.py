@@ -15,12 +15,16 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rollouts.collect import encode_content
-from rollouts.engine import Sampling
+import numpy as np
+from numpy.typing import NDArray
+
+from rollouts.collect import encode_request
+from rollouts.engine import Request, Sampling
 from rollouts.processing import Processing
+from rollouts.rows import DatasetError
 from rollouts.sampler import Reply, SamplerUnusable, SamplingError
-from rollouts.trajectory import FinishReason, PromptContent
-from rollouts.vllm_engine import VllmSettings, engine_arguments, sampling_parameters
+from rollouts.trajectory import FinishReason, PromptContent, PromptImages
+from rollouts.vllm_engine import VllmSettings, engine_arguments, engine_prompt, sampling_parameters
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,16 @@ class _Waiting:
             self.loop.call_soon_threadsafe(self.outputs.put_nowait, output)
 
 
+@dataclass(frozen=True)
+class _Encoded:
+    """A prompt as tokens."""
+
+    ids: NDArray[np.int64]
+    images: PromptImages | None
+    pictures: dict[int, dict[str, Any]]
+    """what `engine_prompt` has decoded of them"""
+
+
 class VllmSampler:
     """Implements `rollouts.sampler.Sampler`. The environment of vllm_engine.py must be set before."""
 
@@ -48,7 +62,7 @@ class VllmSampler:
         self._numbers = itertools.count()
         self._waiting: dict[str, _Waiting] = {}
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._last: tuple[PromptContent, list[int]] | None = None
+        self._last: tuple[PromptContent, _Encoded] | None = None
         self._failure: str | None = None
         self._closing = False
         self._engine: Any = None
@@ -74,12 +88,19 @@ class VllmSampler:
 
     def room(self, content: PromptContent) -> int | None:
         """See `Sampler.room`."""
-        return self._max_model_len - len(self._encoded(content))
+        return self._max_model_len - len(self._encoded(content).ids)
 
-    def _encoded(self, content: PromptContent) -> list[int]:
-        """Token ids; the trajectories of a round share their prompt, so the last one is kept."""
+    def _encoded(self, content: PromptContent) -> _Encoded:
+        """The trajectories of a round share their prompt, so the last one is kept.
+
+        Raises:
+            SamplingError: an image cannot be read, or the model takes none.
+        """
         if self._last is None or self._last[0] != content:
-            self._last = content, encode_content(self._tokenizer, content).tolist()
+            try:
+                self._last = content, _Encoded(*encode_request(self._tokenizer, content), {})
+            except DatasetError as error:
+                raise SamplingError(str(error)) from None
         return self._last[1]
 
     async def close(self) -> None:
@@ -95,10 +116,11 @@ class VllmSampler:
             raise SamplerUnusable("the engine is closed")
         start = time.monotonic()
         request_id = str(next(self._numbers))
-        ids = self._encoded(content)
+        encoded = self._encoded(content)
+        prompt = engine_prompt(Request(encoded.ids, sampling, encoded.images), encoded.pictures)
         waiting = _Waiting(asyncio.get_running_loop(), asyncio.Queue())
         parameters = _parameters(sampling, seed, streamed=streamed)
-        self._commands.put(lambda: self._add(request_id, ids, parameters, waiting))
+        self._commands.put(lambda: self._add(request_id, prompt, parameters, waiting))
         text, num_tokens, finished = "", 0, False
         try:
             while not finished:
@@ -112,7 +134,7 @@ class VllmSampler:
                 if streamed and completion.text:
                     yield completion.text
             reason = FinishReason.LENGTH if completion.finish_reason == "length" else FinishReason.STOP
-            yield Reply(text, len(ids), num_tokens, reason, time.monotonic() - start)
+            yield Reply(text, len(encoded.ids), num_tokens, reason, time.monotonic() - start)
         finally:
             if not finished:
                 self._commands.put(lambda: self._abort(request_id))
@@ -161,15 +183,14 @@ class VllmSampler:
             if self._commands.empty() and self._engine.has_unfinished_requests():
                 return True
 
-    def _add(self, request_id: str, ids: list[int], parameters: Any, waiting: _Waiting) -> None:
-        from vllm import TokensPrompt
+    def _add(self, request_id: str, prompt: Any, parameters: Any, waiting: _Waiting) -> None:
         from vllm.exceptions import VLLMClientError
 
         if self._failure is not None:
             waiting.put(SamplerUnusable(self._failure))
             return
         try:
-            self._engine.add_request(request_id, TokensPrompt(prompt_token_ids=ids), parameters)
+            self._engine.add_request(request_id, prompt, parameters)
         except (ValueError, VLLMClientError) as error:  # of this request: a prompt that is too long, say
             waiting.put(SamplingError(str(error)))
         else:

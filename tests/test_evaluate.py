@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from fakes import png
 from scripted_endpoint import ScriptedEndpoint, completion
 
 from rl.cli import main
 from rl.inference.comparison import difference, summarize
 from rl.inference.result_file import read_results
+from rollouts.images import data_url
 
 TEMPLATE = "{% for m in messages %}|{{ m }}{% endfor %} {{ problem }}"
 
@@ -63,6 +65,51 @@ def test_pacore_answers_are_graded_and_every_round_is_in_the_file(folder, capsys
     shown = capsys.readouterr().out
     assert "PaCoRe [3, 2], avg@1" in shown
     assert "1.000" in shown
+
+
+def test_the_first_reward_decides_and_the_mean_of_the_others_is_told(folder, capsys):
+    (folder / "terse.py").write_text(
+        "def terse(completions, *, limit=100, **columns):\n    return [float(len(str(c)) < limit) for c in completions]\n"
+    )
+    more = ["--reward", "terse.py:terse", "--reward", "format", "--arg", "terse.py:terse.limit=5"]
+    more += ["--arg", "format.pattern=(?s).*8.*", "--success", "0.5"]
+    with ScriptedEndpoint(answers) as endpoint:
+        assert evaluate(endpoint, "--mode", "sere", *more) == 0
+        assert evaluate(endpoint, "--mode", "sere", *more) == 0  # it is all there
+        assert len(endpoint.requests) == 6
+    results = read_results(folder / "out.jsonl")
+    assert {answer.row: answer.further_rewards["format"] for answer in results.answers} == {
+        0: 0.0, 1: 0.0, 2: 0.0, 3: 1.0, 4: 0.0, 5: 0.0
+    }  # fmt: skip
+    assert all(answer.further_rewards["terse.py:terse"] == 0.0 for answer in results.answers)
+    measures = {measure.name: measure.estimate.value for measure in summarize(results).measures}
+    assert measures["one chain, avg@1"] == 0.5
+    assert measures["format, mean"] == pytest.approx(1 / 6)
+    assert measures["terse.py:terse, mean"] == 0.0
+    capsys.readouterr()
+    assert evaluate(endpoint, "--arg", "other.x=1") == 2
+    assert "there is no --reward other" in capsys.readouterr().err
+
+
+def test_images_of_rows_are_shown_and_their_bytes_stay_out_of_the_file(folder):
+    (folder / "red.png").write_bytes(png("red"))
+    url = data_url(png("blue"))
+    rows = [{"prompt": f"What is {n} + 1?", "solution": str(n + 1), "image": image} for n, image in ((0, "red.png"), (2, url))]
+    (folder / "seen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def look(body, n):
+        parts = body["messages"][-1]["content"]
+        assert [part["type"] for part in parts] == ["image_url", "text"]
+        number = int(re.search(r"What is (\d+)", parts[1]["text"]).group(1))
+        return 200, completion(rf"\boxed{{{number + 1}}}")
+
+    with ScriptedEndpoint(look) as endpoint:
+        assert evaluate(endpoint, "--widths", "2", data="seen.jsonl") == 0
+        assert len(endpoint.requests) == 2 * 3
+    with ScriptedEndpoint(lambda body, n: (200, completion(str(number_in(body) + 1)))) as endpoint:
+        assert evaluate(endpoint, "--mode", "sere", "--no-images", data="seen.jsonl", out="blind.jsonl") == 0
+    assert all(answer.reward == 1.0 for answer in read_results(folder / "out.jsonl").answers)
+    assert "base64" not in (folder / "out.jsonl").read_text()
 
 
 def test_problems_of_a_task_are_always_the_same(folder):

@@ -1,10 +1,13 @@
 """PaCoRe's rounds: published semantics against a real HTTP server, failures, budgets, sharing of the engine."""
 
 import asyncio
+import base64
+import math
 import re
 import threading
 
 import pytest
+from fakes import png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_endpoint import ScriptedEndpoint, completion
@@ -14,6 +17,7 @@ from rollouts.engine import Sampling
 from rollouts.pacore import PRESETS, compact, coordinate, fitting_messages
 from rollouts.rounds import RoundSettings, solve
 from rollouts.sampler import Reply, SamplerUnusable, SamplingError
+from rollouts.token_estimate import TokenEstimate
 from rollouts.trajectory import FinishReason
 
 SAMPLING = Sampling(1.0, 1.0, 0, 64)
@@ -256,3 +260,84 @@ def test_the_async_rounds_ask_what_the_plain_ones_ask():
     sampler = ClockSampler()
     asyncio.run(solve("0 p", sampler, RoundSettings((5, 3), TEMPLATE), SAMPLING, seed=7))
     assert sampler.log == asked
+
+
+# An endpoint whose server counts a token per three characters of English text, and eight per turn of its template.
+WORDS = "the sum of the digits is what the problem asks for, so we add them one by one and then compare. "
+
+
+def counted(body, n):
+    text = WORDS * 4
+    prompt = "".join(turn["content"] for turn in body["messages"])
+    tokens = len(prompt) // 3 + 8 * len(body["messages"])
+    if tokens + body["max_tokens"] > 700:
+        return 400, {"error": f"maximum context length is 700 tokens, the prompt has {tokens}"}
+    return 200, completion(text, prompt_tokens=tokens, completion_tokens=len(text) // 3)
+
+
+@pytest.mark.parametrize("overflow", ["drop", "shorten"])
+def test_a_context_that_is_named_makes_messages_fit_an_endpoint(overflow):
+    rounds = RoundSettings((8,), TEMPLATE, overflow=overflow)
+    with ScriptedEndpoint(counted) as endpoint:
+        with pytest.raises(SamplingError, match="maximum context length"):
+            run(endpoint, CONVERSATION, rounds)
+        refused = len(endpoint.requests)
+        run(endpoint, CONVERSATION, rounds, context=700)
+    shown = endpoint.requests[-1]["messages"][-1]["content"].split("|")[1:]
+    assert len(endpoint.requests) == refused + 8 + 1
+    if overflow == "drop":  # a message has 128 tokens; 700 - 64 hold four of them, three with a sixth to spare
+        assert len(shown) in (3, 4)
+        assert all(message == (WORDS * 4).strip() for message in shown)
+    else:
+        assert len(shown) == 8
+        assert all(message.startswith("...") and (WORDS * 4).strip().endswith(message[3:]) for message in shown)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.integers(1, 400), min_size=3, max_size=12),
+    st.floats(0.05, 1.0),
+    st.integers(0, 12),
+    st.lists(st.integers(0, 3_000), min_size=1, max_size=4),
+)
+def test_an_estimate_learned_from_replies_is_never_below_what_such_text_has(lengths, ratio, overhead, turns):
+    estimate = TokenEstimate()
+    for length in lengths:  # at least one of them long enough to tell
+        text = "x" * (length + 200)
+        tokens = math.ceil(ratio * len(text))
+        estimate.learn("problem", Reply(text, 2, tokens + 1, FinishReason.STOP, 0.0))
+    content = [{"role": "user", "content": "x" * length} for length in turns]
+    real = sum(math.ceil(ratio * length) + overhead for length in turns)
+    assert real <= estimate.tokens(content) <= 1.2 * real + 17 * (len(turns) + 1) + 1
+
+
+def test_images_are_sent_in_every_round_and_count_as_the_server_counts_them(tmp_path):
+    (tmp_path / "a.png").write_bytes(png("red"))
+    problem = [
+        {"role": "user", "content": [{"type": "image", "image": str(tmp_path / "a.png")}, {"type": "text", "text": "colour?"}]}
+    ]
+
+    def answer(body, n):
+        return 200, completion("red" * 100, prompt_tokens=900 + 40, completion_tokens=100)
+
+    with ScriptedEndpoint(answer) as endpoint:
+        run(endpoint, problem, RoundSettings((2,), TEMPLATE))
+        sampler = EndpointSampler(EndpointSettings(endpoint.url, "m", context=4000))
+        before = sampler.room(problem)
+        asyncio.run(sampler.sample(problem, SAMPLING, seed=0))
+        after = sampler.room(problem)
+    contents = [request["messages"][0]["content"] for request in endpoint.requests]
+    assert [part["type"] for part in contents[0]] == ["image_url", "text"]
+    url = "data:image/png;base64," + base64.b64encode(png("red")).decode()
+    assert all(content[0] == {"type": "image_url", "image_url": {"url": url}} for content in contents)
+    assert contents[2][1]["text"] == "P=colour?" + ("|" + "red" * 100) * 2
+    assert 4000 - 1500 - 60 < before < 4000 - 1500
+    assert 4000 - 1200 < after < 4000 - 900
+
+
+def test_an_image_that_is_gone_fails_its_request_with_its_name(tmp_path):
+    problem = [{"role": "user", "content": [{"type": "image", "image": str(tmp_path / "gone.png")}]}]
+    with ScriptedEndpoint(counted) as endpoint:
+        with pytest.raises(SamplingError, match="gone.png: there is no such image"):
+            run(endpoint, problem, RoundSettings(()))
+        assert not endpoint.requests

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from fakes import TorchEngine, tiny_model
+from fakes import TorchEngine, picture_prompt, tiny_model, tiny_vision_model
 from transformers import AutoConfig, AutoTokenizer
 
+from rl.inference.open_sampler import LocalModel, open_local
 from rollouts.batch_sampler import BatchSampler
 from rollouts.engine import Sampling
+from rollouts.rounds import RoundSettings, solve
 from rollouts.sampler import Reply, SamplerUnusable, SamplingError
 
 SAMPLING = Sampling(1.0, 1.0, 0, 12)
@@ -114,6 +116,37 @@ def test_requests_that_come_together_are_one_batch_and_those_that_wait_the_next(
     assert all(1 <= reply.completion_tokens <= 12 for reply in replies)
     assert isinstance(pieces[-1], Reply)
     assert "".join(pieces[:-1]) == pieces[-1].text
+
+
+def test_a_model_with_eyes_sees_the_images_of_every_round(tmp_path):
+    path = tiny_vision_model(tmp_path / "model")
+    opened = open_local(LocalModel(path, "hf", 512, 4, None, None, trust_remote_code=False))
+    seen = []
+    generate = opened.sampler._engine.generate
+
+    def watched(requests, *, seed):
+        seen.extend(len(request.images.files) for request in requests)
+        return generate(requests, seed=seed)
+
+    opened.sampler._engine.generate = watched
+
+    async def go():
+        problem = opened.prompt(picture_prompt("red", "blue").content)
+        rounds = await solve(problem, opened.sampler, RoundSettings((2,), "{{ messages | length }}: {{ problem }}"), SAMPLING, seed=0)
+        await opened.sampler.close()
+        return rounds
+
+    rounds = asyncio.run(go())
+    assert seen == [2, 2, 2]
+    text_alone = len(rounds[0].prompts[0][0]["content"][-1]["text"])
+    assert rounds[0].replies[0].prompt_tokens > text_alone + 2 * 4  # the images are tokens of the prompt
+
+
+def test_a_model_without_eyes_takes_no_images(tmp_path):
+    tiny_model(tmp_path / "model")
+    opened = open_local(LocalModel(str(tmp_path / "model"), "hf", None, 4, None, None, trust_remote_code=False))
+    with pytest.raises(ValueError, match="takes no images"):
+        opened.prompt(picture_prompt("red").content)
 
 
 def test_a_broken_engine_is_told_to_every_request_and_a_long_prompt_to_its_own(engine_and_tokenizer):

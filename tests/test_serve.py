@@ -9,6 +9,7 @@ import httpx
 import openai
 import pytest
 import uvicorn
+from fakes import png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_endpoint import ScriptedEndpoint, completion
@@ -18,6 +19,7 @@ from rl.inference.serve import PacoreServer, make_app
 from rl.inference.thought_splitter import ThoughtSplitter, split_thoughts
 from rollouts.endpoint import EndpointSettings
 from rollouts.engine import Sampling
+from rollouts.images import data_url
 from rollouts.rounds import RoundSettings
 
 QUESTION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "6 * 7?"}]
@@ -104,13 +106,29 @@ def test_what_is_not_done_is_refused_by_name():
             ({"logprobs": True}, "logprobs"),
             ({"extra_body": {"best_of": 2}}, "best_of is not supported"),
             ({"messages": [{"role": "system", "content": "x"}]}, "no user turn"),
-            ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "images"),
+            ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "must be a data URL"),
         ]:
             with pytest.raises(openai.BadRequestError, match=told):
                 client.chat.completions.create(**({"model": "pacore", "messages": QUESTION} | options))
         with pytest.raises(openai.NotFoundError, match="there is no model 'other'; there is 'pacore'"):
             client.chat.completions.create(model="other", messages=QUESTION)
         assert not endpoint.requests
+
+
+def test_images_reach_the_model_in_every_round():
+    url = data_url(png("blue"))
+    content = [{"type": "text", "text": "colour?"}, {"type": "image_url", "image_url": {"url": url}}]
+    with ScriptedEndpoint(scripted) as endpoint, Served(endpoint) as client:
+        client.chat.completions.create(model="pacore", messages=[{"role": "user", "content": content}])
+        for bad in ("/etc/passwd", "https://a.b/c.png", "data:image/png;base64,AAAA"):
+            parts = [{"type": "image_url", "image_url": {"url": bad}}]
+            with pytest.raises(openai.BadRequestError):
+                client.chat.completions.create(model="pacore", messages=[{"role": "user", "content": parts}])
+    sent = [request["messages"][0]["content"] for request in endpoint.requests]
+    assert len(sent) == 3 + 1
+    assert sent[0] == content
+    assert sent[-1][0] == {"type": "image_url", "image_url": {"url": url}}
+    assert sent[-1][1]["text"].endswith(": colour?")
 
 
 def test_a_round_that_fails_is_an_error_and_not_an_empty_answer():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rewards.result import RewardResult
 from rewards.worker import RewardPool
 from rl.inference.result_file import AnswerRecord, EvaluationSettings, FailureRecord, ResultWriter, RoundRecord
 from rl.inference.voting import answer_classes, winner
+from rollouts.chat_parts import without_bulk
 from rollouts.engine import Sampling
 from rollouts.rounds import FinishedRound, RoundSettings, plain_round, solve
 from rollouts.sampler import Sampler, SamplerUnusable, SamplingError
@@ -20,18 +21,27 @@ from rollouts.trajectory import Prompt
 
 @dataclass(frozen=True)
 class Grader:
-    """One reward in its killable workers."""
+    """Rewards in their killable workers: the one that decides what is right, and others of the final answer."""
 
     pool: RewardPool
+    further: Mapping[str, RewardPool] = field(default_factory=dict)
+
+    async def grade_further(self, prompt: Prompt, answer: str) -> dict[str, float | None]:
+        """The other rewards of an answer, by name."""
+        graded = await asyncio.gather(*(self._score(pool, prompt, [answer]) for pool in self.further.values()))
+        return {name: results[0].value for name, results in zip(self.further, graded)}
 
     async def grade(self, prompt: Prompt, responses: Sequence[str]) -> list[RewardResult]:
         """One result per response to the problem."""
+        return await self._score(self.pool, prompt, responses)
+
+    async def _score(self, pool: RewardPool, prompt: Prompt, responses: Sequence[str]) -> list[RewardResult]:
         chat = not isinstance(prompt.content, str)
         completions: list[object] = [
             [{"role": "assistant", "content": response}] if chat else response for response in responses
         ]
         columns = {name: [value] * len(responses) for name, value in prompt.columns.items()}
-        return await asyncio.to_thread(self.pool.score, [prompt.content] * len(responses), completions, columns)
+        return await asyncio.to_thread(pool.score, [prompt.content] * len(responses), completions, columns)
 
 
 @dataclass(frozen=True)
@@ -140,15 +150,16 @@ async def _answer(
     if settings.mode == "majority":
         texts, messages = [reply.text for reply in rounds[0].replies], rounds[0].messages
         elected = winner(await asyncio.to_thread(answer_classes, texts, messages, equality=settings.vote))
-    verdict = by_round[-1][elected]
+    verdict, answer = by_round[-1][elected], rounds[-1].replies[elected].text
     return AnswerRecord(
         row=row,
         prompt_id=prompt.prompt_id,
         sample=sample,
         rounds=[_record(prompt, one, verdicts) for one, verdicts in zip(rounds, by_round)],
-        answer=rounds[-1].replies[elected].text,
+        answer=answer,
         reward=verdict.value,
         reward_status=str(verdict.status),
+        further_rewards=await grader.grade_further(prompt, answer),
         seconds=time.monotonic() - start,
     )
 
@@ -171,7 +182,7 @@ def answer_seed(seed: int, prompt_id: str, sample: int) -> int:
 def _record(prompt: Prompt, one: FinishedRound, verdicts: Sequence[RewardResult]) -> RoundRecord:
     shown = one.prompts[:1] if all(p == one.prompts[0] for p in one.prompts) else one.prompts
     return RoundRecord(
-        prompts=[] if list(shown) == [prompt.content] else list(shown),
+        prompts=[] if list(shown) == [prompt.content] else [without_bulk(content) for content in shown],
         responses=[reply.text for reply in one.replies],
         messages=list(one.messages),
         prompt_tokens=[reply.prompt_tokens for reply in one.replies],

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rollouts.chat_parts import from_openai
 from rollouts.engine import Sampling
 from rollouts.trajectory import Message, PromptContent
 
@@ -63,23 +64,15 @@ def refuse_unknown(body: Mapping[str, Any]) -> None:
 
 
 def turn_of(turn: object, index: int) -> Message:
-    """A turn of text; raises RequestError where it is none."""
+    """A turn of text and images; raises RequestError where it is none."""
     key = f"messages.{index}"
     if not isinstance(turn, dict) or turn.get("role") not in ("system", "developer", "user", "assistant"):
         raise RequestError("a turn has a role (system, user or assistant) and a content", key)
     role = "system" if turn["role"] == "developer" else turn["role"]
-    return Message(role=role, content=_text(turn.get("content"), key))
-
-
-def _text(content: object, key: str) -> str:
-    if isinstance(content, str):
-        return content
-    texts: list[str] = []
-    for part in content if isinstance(content, list) else [None]:
-        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise RequestError("a content is text or a list of text parts; images are not supported", key)
-        texts.append(part["text"])
-    return "".join(texts)
+    try:
+        return Message(role=role, content=from_openai(turn.get("content")))
+    except ValueError as error:
+        raise RequestError(str(error), key) from None
 
 
 def sampling_of(body: Mapping[str, Any], default: Sampling) -> Sampling:

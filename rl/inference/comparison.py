@@ -124,7 +124,20 @@ def _measures(
     yield Measure(f"{label_of(settings)}, avg@{num_attempts}", kind, accuracy, tokens)
     if settings.mode == "pacore":
         yield from _synthesis_measures([[_synthesis(answer, settings) for answer in own] for own in problems], settings)
+    yield from _further_measures(problems, settings)
     yield from _chain_measures(chains, settings)
+
+
+def _further_measures(
+    problems: Sequence[Sequence[AnswerRecord]], settings: EvaluationSettings
+) -> Iterator[Measure]:
+    """The mean of every reward beside the one that decides, over the answers that it graded."""
+    for name in settings.further_rewards:
+        values = [[answer.further_rewards.get(name) for answer in own] for own in problems]
+        graded = [[value for value in own if value is not None] for own in values]
+        means = [sum(own) / len(own) for own in graded if own]
+        if means:
+            yield Measure(f"{name}, mean", "other", bootstrap(means), None)
 
 
 def _chain_measures(chains: Sequence[Sequence[_Chain]], settings: EvaluationSettings) -> Iterator[Measure]:

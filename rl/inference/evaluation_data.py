@@ -9,6 +9,7 @@ from rl.inference.open_sampler import OpenModel, as_conversation, digest_of
 from rl.sources import held_out_rows
 from rollouts.layouts import converted
 from rollouts.prompts import row_content, task_rows
+from rollouts.row_images import check_images, with_images
 from rollouts.rows import DatasetError, Row, read_rows
 from rollouts.tasks import load_task
 from rollouts.trajectory import Prompt, PromptContent, appended, prompt_id_of
@@ -30,6 +31,7 @@ def read_problems(
     append: str,
     chat: bool,
     task_args: Mapping[str, object],
+    images: bool = True,
 ) -> list[Prompt]:
     """The problems in the order of the file.
 
@@ -41,6 +43,7 @@ def read_problems(
         task_args: arguments of the task.
         append: put behind the last user turn, for example how the final answer is to be written.
         chat: make a plain-text problem the user turn of a conversation.
+        images: show the images of rows that have them.
 
     Raises:
         UserError: the data cannot be read, has another layout, or a problem that the model cannot take.
@@ -49,6 +52,9 @@ def read_problems(
         rows = _task_problems(name, task_args, limit) if name.startswith(_TASK) else (
             converted(read_rows(name, split=split, columns=columns), name, layout)[:limit]
         )
+        if images and not name.startswith(_TASK):
+            rows = with_images(rows, name)
+            check_images(rows, name)
         return [_prompt(row, f"{name}: row {number}", model, append, chat) for number, row in enumerate(rows, start=1)]
     except DatasetError as error:
         raise UserError(str(error)) from None
@@ -59,7 +65,8 @@ def _prompt(row: Row, label: str, model: OpenModel, append: str, chat: bool) -> 
     try:
         content = model.prompt(as_conversation(content) if chat else content)
     except ValueError as error:
-        raise DatasetError(f"{label}: {error}") from None
+        hint = "; --no-images leaves them out" if "takes no images" in str(error) else ""
+        raise DatasetError(f"{label}: {error}{hint}") from None
     columns = {key: value for key, value in row.items() if key not in _NOT_FOR_REWARDS}
     return Prompt(prompt_id_of(content), content, columns, label)
 

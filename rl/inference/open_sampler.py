@@ -9,13 +9,16 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rl.errors import UserError
 from rollouts.endpoint import EndpointSampler, EndpointSettings
 from rollouts.sampler import Sampler
-from rollouts.trajectory import Message, PromptContent, text_of
+from rollouts.trajectory import Message, PromptContent, images_of, text_of
 from rollouts.vllm_engine import CPU_ENVIRONMENT, ENVIRONMENT, VllmSettings
+
+if TYPE_CHECKING:
+    from rollouts.processing import Processing
 
 _PROBED_BYTES = 1 << 16
 
@@ -47,13 +50,16 @@ class OpenModel:
     takes_conversations: bool
     """True for an endpoint and for a model with a chat template"""
     context: int | None
+    takes_images: bool = True
 
     def prompt(self, content: PromptContent) -> PromptContent:
         """The content in a form that the model takes: a conversation where it can, else plain text.
 
         Raises:
-            ValueError: a conversation of several turns for a model without a chat template.
+            ValueError: images for a model that takes none, or several turns for a model without a chat template.
         """
+        if images_of(content) and not self.takes_images:
+            raise ValueError(f"{self.name} takes no images")
         if self.takes_conversations or isinstance(content, str):
             return content
         if len(content) != 1 or content[0]["role"] != "user":
@@ -68,7 +74,7 @@ def as_conversation(content: PromptContent) -> PromptContent:
 
 def open_endpoint(settings: EndpointSettings, *, on_retry: Callable[[str], None]) -> OpenModel:
     """A server; nothing is asked of it yet."""
-    return OpenModel(EndpointSampler(settings, on_retry=on_retry), settings.model, "", True, None)
+    return OpenModel(EndpointSampler(settings, on_retry=on_retry), settings.model, "", True, settings.context)
 
 
 def api_key(variable: str | None) -> str | None:
@@ -95,19 +101,27 @@ def open_local(model: LocalModel) -> OpenModel:
     os.environ.update(ENVIRONMENT | {"VLLM_LOGGING_LEVEL": "CRITICAL"})  # what fails is raised
     if not _has_gpu():
         os.environ.update(CPU_ENVIRONMENT)
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
+
+    from rollouts.processing import ProcessorUnusable, load_processing, takes_images, tokenizer_of
 
     try:
         config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
-        tokenizer: Any = AutoTokenizer.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+        processing = load_processing(model.path, trust_remote_code=model.trust_remote_code)
+    except ProcessorUnusable as error:
+        raise UserError(f"--model {model.path}: {error}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"--model {model.path}: cannot be loaded: {str(error).splitlines()[0]}") from None
     longest = int(config.get_text_config().max_position_embeddings)
     if model.context is not None and model.context > longest:
         raise UserError(f"--context {model.context}: {model.path} holds {longest} tokens")
     context = model.context or longest
-    sampler = _sampler(replace(model, context=context), context, tokenizer)
-    return OpenModel(sampler, model.path, fingerprint(Path(model.path)), tokenizer.chat_template is not None, context)
+    sampler = _sampler(replace(model, context=context), context, processing)
+    templates = [getattr(processing, "chat_template", None), tokenizer_of(processing).chat_template]
+    has_template = any(template is not None for template in templates)
+    return OpenModel(
+        sampler, model.path, fingerprint(Path(model.path)), has_template, context, takes_images(config)
+    )
 
 
 def _check(model: LocalModel) -> None:
@@ -124,7 +138,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _sampler(model: LocalModel, context: int, tokenizer: Any) -> Sampler:
+def _sampler(model: LocalModel, context: int, processing: Processing) -> Sampler:
     if model.engine == "hf":
         from rollouts.batch_sampler import BatchSampler
         from rollouts.hf_engine import HfEngine
@@ -133,7 +147,7 @@ def _sampler(model: LocalModel, context: int, tokenizer: Any) -> Sampler:
         engine = HfEngine(
             model.path, max_num_seqs=model.max_num_seqs, device=device, trust_remote_code=model.trust_remote_code
         )
-        return BatchSampler(engine, tokenizer, max_model_len=context)
+        return BatchSampler(engine, processing, max_model_len=context)
     from rollouts.vllm_sampler import VllmSampler
 
     on_gpu = _has_gpu()
@@ -147,7 +161,7 @@ def _sampler(model: LocalModel, context: int, tokenizer: Any) -> Sampler:
         on_gpu=on_gpu,
         trust_remote_code=model.trust_remote_code,
     )
-    return VllmSampler(settings, tokenizer)
+    return VllmSampler(settings, processing)
 
 
 def fingerprint(folder: Path) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # loading these takes seconds
     from rollouts.engine import Sampling
     from rollouts.rounds import RoundSettings
 
+T = TypeVar("T")
 _MODES = ("sere", "single", "majority", "pacore")
 _MAX_TOKENS = 8192
 
@@ -30,7 +32,7 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--retries", type=_count, default=5, help="of a failed request to the endpoint")
     group.add_argument("--request-timeout-s", type=positive_float, default=3600.0)
     group.add_argument("--engine", choices=("vllm", "hf"), default="vllm", help="of a local model")
-    group.add_argument("--context", type=positive, help="tokens of prompt and response (default: the model's)")
+    group.add_argument("--context", type=positive, help="tokens of prompt and response; needed of an endpoint")
     group.add_argument("--max-num-seqs", type=positive, default=256, help="responses decoded at the same time")
     group.add_argument("--kv-cache-gb", type=positive_float)
     group.add_argument("--dtype", choices=("float32", "bfloat16"))
@@ -74,6 +76,7 @@ def open_model(parsed: argparse.Namespace) -> OpenModel:
             concurrency=parsed.concurrency,
             timeout_s=parsed.request_timeout_s,
             retries=parsed.retries,
+            context=parsed.context,
         )
         return open_endpoint(settings, on_retry=lambda why: console.print(why, style="yellow", markup=False))
     return open_local(
@@ -87,6 +90,15 @@ def open_model(parsed: argparse.Namespace) -> OpenModel:
             trust_remote_code=parsed.trust_remote_code,
         )
     )
+
+
+def run_with_model(parsed: argparse.Namespace, answer: Callable[[OpenModel], Awaitable[T]]) -> T:
+    """Opens the model inside an event loop, as its clients need one, and runs the command's coroutine."""
+
+    async def opened() -> T:
+        return await answer(open_model(parsed))
+
+    return asyncio.run(opened())
 
 
 def wants_chat(parsed: argparse.Namespace, model: OpenModel) -> bool:

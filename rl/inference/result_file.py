@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
@@ -45,6 +45,8 @@ class EvaluationSettings:
     shuffle: Shuffle
     overflow: Overflow
     seed: int
+    further_rewards: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """rewards of the answers beside `reward`, which alone decides what is right: name -> arguments"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class AnswerRecord:
     reward: float | None
     reward_status: str
     seconds: float
+    further_rewards: Mapping[str, float | None] = field(default_factory=dict)
+    """of the answer, by name; None: the reward failed or did not apply"""
 
     @property
     def completion_tokens(self) -> int:
@@ -189,10 +193,9 @@ def _refuse_other(path: Path, found: EvaluationSettings, wanted: EvaluationSetti
         if getattr(found, f"{name}_fingerprint") == getattr(wanted, f"{name}_fingerprint") != ""
     }
     differences = [
-        f"  {field.name}: {_shown(getattr(found, field.name))} in the file, {_shown(getattr(wanted, field.name))} now"
-        for field in fields(EvaluationSettings)
-        if field.name not in same_content
-        and getattr(found, field.name) != getattr(wanted, field.name)
+        f"  {one.name}: {_shown(getattr(found, one.name))} in the file, {_shown(getattr(wanted, one.name))} now"
+        for one in fields(EvaluationSettings)
+        if one.name not in same_content and getattr(found, one.name) != getattr(wanted, one.name)
     ]
     if differences:
         told = "\n".join(differences)
