@@ -23,6 +23,7 @@ _HEDGE = re.compile(
     r"\b(?:either(?!\s+[a-z]\s*=)|though|although|maybe|perhaps|possibly|might|could be|not sure|guess|"
     r"(?:need|have|want|remains|asked) to (?:find|compute|determine|calculate|show)|"
     r"(?:problem|question|prompt|example) (?:says|states|gives|tells|mentions|has)(?!.*\b(?:so|thus|hence|therefore)\b)|continue with)\b|\?|"
+    r"\bbetween\s+\$?[\d.,]+\$?\s+and\b|"
     r"^\W*we (?:start|begin) with\b|\bsteps? \d|\bmore steps?\b|\b(?:to (?:begin|start) with|at first|initially|originally)\b|"
     r"^\W*(?:if|unless|let|suppose|assume|given)\b(?!.*,\s*we\s+(?:get|obtain)\b)",
     re.I,

@@ -236,9 +236,14 @@ def _decimal_commas(gold: str, pred: str) -> Iterator[tuple[str, str]]:
         yield f"{ours[1]}.{ours[2]}", pred
 
 
+_SMALL = re.compile(r"\s*[-+]?(?:0?\.\d|\\frac|\d+\s*/)")
+
+
 def _forgiven_signs(gold: str, pred: str) -> Iterator[tuple[str, str]]:
     for sign in (re.compile(r"\s*%"), _DEGREE):
         stripped = sign.sub("", gold), sign.sub("", pred)
+        if sign is not _DEGREE and stripped[1] != pred and _SMALL.match(gold):
+            continue  # a percent sign is no decoration of 2/7
         if (stripped[0] == gold) != (stripped[1] == pred):
             yield stripped
 

@@ -228,7 +228,8 @@ def _from_tag(text: str) -> Extracted | None:
 
 _ANSWER_AFTER = re.compile(  # so 6 is the answer
     r"(?<![\w,./])((?:\$[^$\n]{1,200}\$|\\\(.+?\\\)|[-\u2212]?\$?\d[\d,./]{0,30})"
-    r"(?:\s*%|\s[a-z]+)?|(?<=[ ])(?!This|That|It|Which|Here|What)[A-Z][a-z]+)\s+(?:is|as)\s+(?:the|our|my)\s+(?:final\s+|correct\s+|only\s+)?(?:answer|solution)\b"
+    r"(?:\s*%|\s[a-z]+)?|(?<=[ ])(?!This|That|It|Which|Here|What)[A-Z][a-z]+)\s+(?:is|as)\s+(?:the|our|my)\s+(?:final\s+|correct\s+|only\s+)?(?:answer|solution)\b|"
+    r"(?:^|\n|(?<=[.!]\s))(\$?-?\d[\d,./]*\$?)\s+is\s+correct\s*[.!]?\s*$"
 )
 
 
@@ -248,7 +249,7 @@ def _from_phrase(text: str) -> Extracted | None:
         if candidate and not NOT_AN_ANSWER.match(candidate):
             return Extracted(candidate, "phrase")
     if before is not None:
-        return Extracted(reduce_prose(before.group(1)), "phrase")
+        return Extracted(reduce_prose(before.group(1) or before.group(2)), "phrase")
     return Extracted(choice.group(1) or choice.group(2), "choice_phrase") if choice else None
 
 
@@ -260,7 +261,7 @@ def _verdict(text: str) -> Extracted | None:
     return Extracted(match.group(1), "verdict") if match else None
 
 
-_OPENING_LINE = re.compile(r"[\W_]{0,4}(yes|no|true|false)[*_.!]{0,3}\s*\n\s*\n", re.I)
+_OPENING_LINE = re.compile(r"[\W_]{0,4}((?i:yes|no|true|false)|[A-J](?=[)*_.!]{0,3}\n))[)*_.!]{0,3}\s*\n\s*\n")
 _OPENING_WORD = re.compile(r"[\W_]{0,4}(yes|no|true|false)[*_]{0,2}[,.;:!](?=\s|$)", re.I)
 
 
@@ -293,7 +294,7 @@ def _whole_text(text: str) -> Extracted | None:
     counted = _COUNTED.fullmatch(text)
     if counted and (canonical_words(counted.group(1)) or "").isdigit():
         return Extracted(canonical_words(counted.group(1)) or "", "whole")
-    text = _REPLY.sub("", text)
+    text = _NUMBER_GLOSSED.sub(r"\1", _REPLY.sub("", text))
     if len(LISTED.findall(text)) > 1:
         return Extracted("", "none")  # A: 3, B: 4
     said = _SAYS_WORD.fullmatch(text)
@@ -301,6 +302,7 @@ def _whole_text(text: str) -> Extracted | None:
 
 
 _COUNTED = re.compile(r"(?:There (?:are|is|were)|We (?:get|have)) (?:exactly )?([a-z]+(?:-[a-z]+)?)(?: [a-z]+)?\.")
+_NUMBER_GLOSSED = re.compile(r"^(\$?-?\d[\d.,/]*(?: [a-z]+)?) \([^()]*[a-z]{3,}[^()]*\)\.?$")  # 104 (8 rows of 13)
 _REPLY = re.compile(r"^A(?:ns)?\.?:\s+(?=[-$]?\d[^:]*$)")  # the A of question and answer
 
 _SAYS_WORD = re.compile(

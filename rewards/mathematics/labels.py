@@ -144,11 +144,16 @@ def _labels_differ(a: Node, b: Node) -> bool:
         return False
     if a.kind == b.kind == "func" and a.name == b.name and _argument(a) and _argument(b):
         return False  # f(x) and f(t)
-    if a.kind == b.kind == "sym" and a.name.swapcase() == b.name:
+    if a.kind == b.kind == "sym" and (a.name.swapcase() == b.name or _without_subscript(a, b)):
         return False
     if a.kind != b.kind:
         return not ({a.kind, b.kind} == {"sym", "func"} and any(n.kind == "sym" and n.name == "y" for n in (a, b)))
     return not (a.kind == "func" and a.args == b.args and a.name == b.name)
+
+
+def _without_subscript(a: Node, b: Node) -> bool:
+    """x and x_1, or x_{1,2}: one of them only numbers the other."""
+    return ("_" in a.name) != ("_" in b.name) and a.name.split("_")[0] == b.name.split("_")[0]
 
 
 def _argument(label: Node) -> str:

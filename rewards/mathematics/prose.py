@@ -72,7 +72,7 @@ def leading_spans(rest: str) -> str:
     more = re.match(r"[ ]*[^\s.,;:!?。，；\n]", rest[position:])
     if parts and re.match(r"\s*[A-Za-z]+,?\s+and\s+(?:\$|\\\()?\d", rest[position:]):
         return ""  # $15$ dollars and $20$ cents
-    if parts and more and not tail and re.match(r"\s*[A-Za-z]", rest[position:]) is None:
+    if parts and more and not tail and re.match(r"\s*[A-Za-z\u4e00-\u9fff]", rest[position:]) is None:
         return ""  # the span is only the beginning, as in "$100 and $200"
     return " , ".join(parts) + tail
 

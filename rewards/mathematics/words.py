@@ -47,7 +47,10 @@ _SPELLINGS = {
 # fmt: on
 _CANONICAL = {spelling: words for words, spellings in _SPELLINGS.items() for spelling in spellings}
 _NUMBER_WORDS = {word: str(value) for value, word in enumerate(_SMALL)}
-_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
+_PARTS = {
+    "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
+    "tenth": 10, "eleventh": 11, "twelfth": 12, "sixteenth": 16, "twentieth": 20, "hundredth": 100,
+}  # fmt: skip
 _TENS = {
     "twenty": "20",
     "thirty": "30",
