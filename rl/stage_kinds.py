@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rl.checkpoint import StageState
 from rl.durable import folder_written_aside
@@ -92,6 +92,8 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
         stream.load_state(state.stream)
     parts.display.stage_started(name, stage.kind, stage.iterations, state.iteration)
 
+    history: list[Mapping[str, Any]] = []  # the stage's lines of metrics
+
     def after_iteration(iteration: Iteration) -> None:
         wanted = parts.recipe.saving.rollouts_per_iteration
         spread = max(len(iteration.scored) // max(wanted, 1), 1)  # over prompts and sources
@@ -100,7 +102,8 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
         metrics = {**iteration.metrics, "engine_restarts": float(parts.started_engine().restarts)}
         last = iteration.state.iteration == stage.iterations
         metrics |= measured_during(parts, name, iteration.state.iteration)
-        _watch(parts, name, stage, {**metrics, "iteration": iteration.index})
+        history.append({**metrics, "iteration": iteration.index})
+        _watch(parts, name, stage, history)
         _keep_if_best(parts, name, stage, iteration.state.iteration, metrics)
         progress.after(iteration.index, metrics, iteration.state, last=last)
 
@@ -133,6 +136,7 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
     def train(start: StageState) -> None:
         parts.publish(version=start.iteration)
         scorer.load_state(start.scales)
+        history[:] = parts.run.metrics(name)
         own_seed = parts.seed(f"{name}, return {start.rollbacks}") if start.rollbacks else seed
         dataclasses.replace(loop, seed=own_seed).run(start.iteration, after_iteration)
 
@@ -173,12 +177,12 @@ def _back_to_best(parts: RunParts, name: str) -> dict[str, float]:
     return {"best_iteration": float(kept["iteration"]), "best_score": float(kept["score"])}
 
 
-def _watch(parts: RunParts, name: str, stage: RlStage, latest: Mapping[str, float]) -> None:
+def _watch(parts: RunParts, name: str, stage: RlStage, history: Sequence[Mapping[str, Any]]) -> None:
     """Warns the first time that a learned reward rises while what it stands for falls."""
     for reward in stage.rewards:
-        if reward.gold is None or f"held_out/{reward.gold}" not in latest:
+        if reward.gold is None or f"held_out/{reward.gold}" not in history[-1]:
             continue
-        points = watch_points([*parts.run.metrics(name), latest], reward.label, reward.gold)
+        points = watch_points(history, reward.label, reward.gold)
         finding = over_optimised(points, reward.label, reward.gold)
         if finding is not None and first_finding(points[:-1], reward.label, reward.gold) is None:
             parts.display.message(f"[{name}] warning: {finding}")

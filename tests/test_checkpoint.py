@@ -4,9 +4,11 @@ import resource
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rl.checkpoint import StageState, load_checkpoint, save_checkpoint, saved_iterations
 from rl.errors import RunFailed
+from rl.pipeline import _files_told_plainly
 from rl.sharding import load_sharded, save_sharded
 
 STATE = "shard-00001-model-00001-of-00001.safetensors"
@@ -80,3 +82,13 @@ def test_a_full_disk_says_so_and_leaves_the_earlier_checkpoints(saved):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sorted(path.name for path in saved.iterdir()) == ["2", "3"]
     assert loaded(saved)[0].iteration == 3
+
+
+def test_a_model_that_finds_no_room_ends_the_run_with_a_message(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
+    try:
+        with pytest.raises(RunFailed, match="cannot be written: File too large"), _files_told_plainly(tmp_path):
+            save_file({"x": torch.zeros(1024)}, tmp_path / "model.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
