@@ -38,6 +38,8 @@ class _Call:
 
     job: _Job
     rows: list[int]
+    is_second: bool = False
+    """of a row alone, whose first worker was killed"""
 
 
 @dataclass
@@ -295,7 +297,7 @@ class _Slot:
             self._calls.put(_Call(call.job, call.rows[size:]))
             if self._workers.closed:  # nobody may be left to take it
                 call.job.fail(RuntimeError("the reward pool was closed"))
-        return _Call(call.job, call.rows[:size])
+        return _Call(call.job, call.rows[:size], call.is_second)
 
     def _handle(self, call: _Call) -> None:
         if call.job.failure is not None:
@@ -312,7 +314,10 @@ class _Slot:
             self._failed(call, RewardStatus.TIMEOUT, f"no answer within {limit:g} s; the worker was killed")
         except WorkerDied as error:
             self._drop_worker()
-            self._failed(call, RewardStatus.ERROR, str(error))
+            if len(call.rows) == 1 and not call.is_second:  # it may have been killed for no fault of the row
+                self._again(_Call(call.job, call.rows, is_second=True))
+            else:
+                self._failed(call, RewardStatus.ERROR, str(error))
         else:
             self._settle(call, reply)
 
@@ -343,14 +348,17 @@ class _Slot:
 
     def _failed(self, call: _Call, status: RewardStatus, message: str) -> None:
         """One row alone has failed; of several, each gets a call of its own."""
-        if self._workers.closed:
-            call.job.fail(RuntimeError("the reward pool was closed"))
-            return
-        if len(call.rows) == 1:
+        if len(call.rows) == 1 and not self._workers.closed:
             call.job.settle(call.rows[0], RewardResult(None, status, message))
             return
         for row in call.rows:
-            self._calls.put(_Call(call.job, [row]))
+            self._again(_Call(call.job, [row]))
+
+    def _again(self, call: _Call) -> None:
+        if self._workers.closed:
+            call.job.fail(RuntimeError("the reward pool was closed"))
+        else:
+            self._calls.put(call)
 
 
 def check_reply(

@@ -28,6 +28,8 @@ def measured_before(parts: RunParts, stage: str) -> Measurements:
 
     A model that was just made from random weights is not measured: it knows nothing.
     """
+    if not parts.recipe.evaluations:
+        return {}
     done = parts.policy_stages(before=stage)
     if not done and parts.recipe.model.create is not None:
         return {}

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parent.parent
 RECIPE = "recipes/quickstart.yaml"
@@ -105,6 +105,16 @@ def test_all_stages_run_and_leave_what_they_promise(tmp_path):
     assert other.returncode == 2
     assert "belongs to another recipe" in other.stderr
     assert "-seed: 0" in other.stderr
+
+
+def test_a_recipe_without_held_out_sets_goes_from_stage_to_stage(tmp_path):
+    none = [f"evaluations.{name}=null" for name in ("addition", "screen", "requests", "synthesis")]
+    small = [text for text in SMALL if not text.startswith("evaluations") and "gold" not in text]
+    overrides = [*small, *ONLY_RLVR, *none, "stages.rlvr.iterations=1", "engine.kind=hf"]
+    arguments = [sys.executable, "-m", "rl.cli", "run", RECIPE, "--run-dir", str(tmp_path / "run"), *overrides]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads((tmp_path / "run" / "state.json").read_text())["stages"]) == ["sft", "rlvr"]
 
 
 def test_an_interrupted_run_continues_to_the_same_weights(tmp_path):

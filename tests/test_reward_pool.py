@@ -85,6 +85,12 @@ def test_only_the_bad_rows_of_a_batch_fail(obedient):
     assert all(r.value is None for r in results if r.status is not RewardStatus.OK)
 
 
+def test_a_row_whose_worker_was_killed_gets_a_second_one(obedient, tmp_path):
+    rows = ["1", f"die once {tmp_path / 'a'}", "2"]
+    assert [result.value for result in score(obedient, rows)] == [1.0, 8.0, 2.0]
+    assert score(obedient, [f"die once {tmp_path / 'b'}"])[0].value == 8.0  # alone
+
+
 def test_failures_say_what_happened(obedient):
     messages = {row: score(obedient, [row])[0].message for row in ("raise", "die", "exit", "nan", "text", "101")}
     assert messages["raise"].startswith("ValueError: a bad row (reward_functions.py:")

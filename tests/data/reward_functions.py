@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 
 def obey(prompts, completions, **columns):
@@ -23,6 +24,12 @@ def _obey(text):
         with open(text.split(" ", 1)[1], "w") as file:
             file.write(f"{os.getpid()} {child.pid}")
         time.sleep(1000)
+    if text.startswith("die once "):
+        note = Path(text.removeprefix("die once "))
+        if not note.exists():
+            note.touch()
+            os.kill(os.getpid(), 9)
+        return 8.0
     if text == "raise":
         raise ValueError("a bad row")
     if text == "exit":
