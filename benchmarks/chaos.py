@@ -99,6 +99,7 @@ class Chaos:
         self.temporary = Path("/tmp") / f"ch-{self.mark[:6]}"  # short: Ray's sockets lie below
         self.temporary.mkdir()
         self._held_up = (-1, 0)
+        self._is_wounded = False  # something of the present driver was killed, which may end it with exit code 1
 
     def run(self, num_kills: int) -> None:
         """Kills until there were `num_kills`, or until the run has finished; lets it finish."""
@@ -124,6 +125,7 @@ class Chaos:
     def start(self) -> subprocess.Popen[bytes]:
         environment = os.environ | {MARK: self.mark, "TMPDIR": str(self.temporary), "PYTHONPATH": str(ROOT)}
         self.log = self.run_dir.with_suffix(".log")
+        self._is_wounded = False
         with self.log.open("ab") as log, self.run_dir.with_suffix(".stderr").open("wb") as stderr:
             return subprocess.Popen(
                 command(self.run_dir, self.overrides), cwd=ROOT, env=environment, stdout=log, stderr=stderr
@@ -171,6 +173,7 @@ class Chaos:
         self.say(f"{self.num_before + self.num_kills:3d} {name:15s} {place}")
         if name in SIGNALS:
             self._end_by_signal(driver)
+        self._is_wounded = True
         if name in ("driver", "learner", "raylet", "gcs", "ray agent", *SIGNALS):
             self._wait(driver)
             progress = self._progress()
@@ -187,10 +190,11 @@ class Chaos:
         self.say(f"{self.num_kills:3d} {name:15s} {place}")
 
     def _end_by_signal(self, driver: subprocess.Popen[bytes]) -> None:
-        """A driver that is asked to stop ends with exit code 130, or 0 where it was done."""
+        """A driver that is asked to stop ends with exit code 130, or 0 where it was done, or 1 for an earlier kill."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             driver.wait(_END_TIMEOUT_S)
-        if driver.returncode not in (130, 0, None) and driver.returncode != -signal.SIGTERM:
+        allowed = (130, 0, None, -signal.SIGTERM, *([1] if self._is_wounded else []))
+        if driver.returncode not in allowed:
             self.problems.append(f"exit code {driver.returncode} after a signal: {self._stderr()}")
 
     def _wait(self, driver: subprocess.Popen[bytes]) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 from rich.table import Table
@@ -109,6 +111,7 @@ def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> None:
+    signal.signal(signal.SIGTERM, _stop_at_once)  # until the pipeline, seconds later, does better
     from rl.preflight import read_checked
 
     recipe = read_checked(parsed.recipe, parsed.overrides, on_this_machine=True)
@@ -123,6 +126,10 @@ def _run(parsed: argparse.Namespace) -> None:
         for line in fork(parse_fork_point(parsed.fork_from), path, recipe):
             display.message(line)
     run_pipeline(recipe, path, display)
+
+
+def _stop_at_once(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _validate(parsed: argparse.Namespace) -> None:
@@ -140,7 +147,9 @@ def _validate(parsed: argparse.Namespace) -> None:
 def _score(parsed: argparse.Namespace) -> None:
     import yaml
 
+    from rewards.registry import BUILT_IN
     from rewards.score_file import ScoreFileError, score_file
+    from rewards.worker import RewardLoadError
 
     args = {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in parsed.arg)}
     status = Console(stderr=True).status(f"scoring {parsed.file} with {parsed.reward}")
@@ -156,6 +165,9 @@ def _score(parsed: argparse.Namespace) -> None:
                 value_range=None if parsed.range is None else tuple(parsed.range),
                 on_progress=lambda done: status.update(f"{done:,} rows scored"),
             )
+    except RewardLoadError as error:  # the traceback is of use where the code is the user's
+        told = str(error)
+        raise UserError(told.partition("\nTraceback")[0] if parsed.reward in BUILT_IN else told) from None
     except (ScoreFileError, ValueError) as error:
         raise UserError(str(error)) from None
     console = Console()

@@ -56,7 +56,7 @@ def run_pipeline(recipe: Recipe, path: Path, display: Display) -> None:
                         _run_stage(parts, name, stage)
                 _export_final(parts)
                 write_report(run.path)
-            display.message(f"done: the model is in {run.final}")
+            display.message(f"done: the model is in {run.final}" if run.final.exists() else "done")
         display.table(run.records())
 
 

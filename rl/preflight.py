@@ -260,7 +260,8 @@ def _source_problems(source: Source, view: View, key: str, read_hub: bool) -> tu
         rows = opened.rows if isinstance(opened, ShuffledRows) else [opened.row(0)]
         for number, row in enumerate(rows, start=1):
             _check_row(row, view, _name(source) if number == 1 else f"{_name(source)}: row {number}")
-        check_images(rows, _name(source))
+        if view != "preference":  # pairs are text, and may have no prompt of their own
+            check_images(rows, _name(source))
     except (DatasetError, ValueError) as error:
         return (), [f"{key}.{source.kind}: {error}"]
     return rows, []

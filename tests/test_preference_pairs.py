@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rl.cli import main
 from rl.errors import RunFailed
 from rl.recipe import PreferenceModelStage
 from rl.reward_model.pairs import Pair, read_pair, split_pairs
@@ -111,3 +112,16 @@ def test_rows_of_two_forms_are_told(second, told):
     rows = ShuffledRows([{"prompt": "p", "chosen": "a", "rejected": "b"}, second], seed=0)
     with pytest.raises(DatasetError, match=told):
         split_pairs(rows, stage(), frozenset(), "pairs")
+
+
+def test_a_recipe_with_pairs_without_a_prompt_of_their_own_is_valid(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.jsonl").write_text('{"chosen": "2+2=4", "rejected": "2+2=5"}\n' * 3)
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "config.json").write_text("{}")
+    stage = "{kind: preference_model, pairs: {dataset: pairs.jsonl}, num_pairs: 2, num_held_out: 1, batch_size: 1, "
+    stage += "learning_rate: 0.1, max_length: 8}"
+    (tmp_path / "rm.yaml").write_text(
+        f"model: {{path: start}}\nengine: {{kind: hf, max_model_len: 8}}\nstages:\n  rm: {stage}\n"
+    )
+    assert main(["validate", "rm.yaml"]) == 0, capsys.readouterr().err

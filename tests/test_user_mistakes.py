@@ -410,3 +410,9 @@ def test_validate_imports_neither_torch_nor_ray_nor_vllm(folder):
 def test_separators_of_lines_within_text_are_part_of_a_row(folder):
     folder.write("train.jsonl", '{"prompt": "1+1=\u2028 or\x85", "answer": "2"}\n')
     assert main(["validate", "recipe.yaml"]) == 0
+
+
+def test_a_reward_that_cannot_be_loaded_is_told_by_score(folder):
+    folder.write("rows.jsonl", '{"prompt": "a", "completion": "b"}\n')
+    told = folder.mistake("score", "rows.jsonl", "--reward", "preference", "--arg", "model=nowhere")
+    assert "preference reward: 'nowhere' is not the directory of a model (no config.json)" in told
