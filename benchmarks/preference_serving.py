@@ -19,6 +19,7 @@ from transformers import Qwen3Config, Qwen3ForSequenceClassification, pipeline
 from rewards import load_reward
 from rewards.sequence_scorer import SequenceScorer, length_buckets, row_tokens
 from rewards.worker import RewardPool
+from rewards.worker_process import keep_freed_memory
 from rl.create_model import make_tokenizer
 from rl.recipe import TokenizerSection
 
@@ -26,6 +27,7 @@ ROWS, ROUNDS, BATCH_TOKENS = 64, 5, 4_096
 
 
 def main() -> None:
+    keep_freed_memory()  # as worker processes do: the bare model shall not lose by its allocator
     with tempfile.TemporaryDirectory() as name:
         folder = make_model(Path(name))
         prompts, completions = responses()
