@@ -20,6 +20,7 @@ from rl.errors import UserError
 from rl.inputs import changed_inputs, fingerprints
 from rl.recipe import Recipe
 from rl.recipe.changes import judged
+from rl.rollout_log import logged
 from rl.scoring import Failure, ScoredTrajectory
 
 # Of a file that grows while its stage runs, and that nothing reads afterwards.
@@ -162,21 +163,7 @@ class RunDirectory:
 
     def append_rollouts(self, stage: str, iteration: int, scored: Sequence[ScoredTrajectory]) -> None:
         """Sampled trajectories with their rewards."""
-        rows = [
-            {
-                "iteration": iteration,
-                "prompt_id": item.trajectory.prompt.prompt_id,
-                "origin": item.trajectory.prompt.origin,
-                "prompt": item.trajectory.prompt.content,
-                "completion": item.trajectory.completion,
-                "finish_reason": str(item.trajectory.finish_reason),
-                "policy_version": item.trajectory.policy_version,
-                "num_tokens": item.trajectory.num_sampled_tokens,
-                "reward": item.reward,
-                "terms": dict(item.terms),
-            }
-            for item in scored
-        ]
+        rows = [logged(item, iteration, self.path / "rollouts" / stage) for item in scored]
         self._append(f"rollouts/{stage}/iterations.jsonl", rows)
 
     def append_failure(self, stage: str, iteration: int, failure: Failure) -> None:

@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 import torch
 from fakes import TINY_EYES
+from PIL import Image
 
 from rewards.gui_episode import gui_episode_reward
 from rl.batch import pad_tokens
+from rl.cli import main
 from rl.create_model import create_model
 from rl.errors import UserError
+from rl.gui.agent import replayed
 from rl.gui.episodes import EpisodeCollector
 from rl.learner import Learner
 from rl.loop import as_sampling
 from rl.recipe import AlgorithmSection, EpisodeSection, LearnerSection, OptimizerSection, SamplingSection
-from rl.scoring import as_completion
+from rl.rollout_log import logged
+from rl.scoring import ScoredTrajectory, as_completion
 from rollouts.collect import tokenized
 from rollouts.engine import Generation, Request
 from rollouts.hf_engine import HfEngine
@@ -157,6 +161,22 @@ def test_the_trainer_agrees_with_the_engine_over_all_turns(model_path, processin
     assert torch.isfinite(logprobs).all()
     for row, t in enumerate(found):
         np.testing.assert_allclose(logprobs[row, : len(t.token_ids)].numpy(), t.rollout_logprobs, atol=1e-4)
+
+
+def test_a_logged_episode_is_played_again_as_pictures(processing, tmp_path, capsys):
+    (asked,) = prompts(processing, 1)
+    (found,) = collector(processing)(Expert(processing, [asked]), [asked], samples_per_prompt=1, sampling=SAMPLING,
+                                     seed=0)
+    row = logged(ScoredTrajectory(found, reward(found), {}), 3, tmp_path)
+    assert (tmp_path / row["prompt"][0]["content"][0]["image"]).is_file()  # the first screen, beside the log
+    (tmp_path / "iterations.jsonl").write_text(json.dumps(row) + "\n")
+    arguments = ["replay", str(tmp_path / "iterations.jsonl"), "--out", str(tmp_path / "strip.png")]
+    assert main(arguments) == 0
+    assert f"{len(found.turns)} steps" in capsys.readouterr().out
+    with Image.open(tmp_path / "strip.png") as strip:
+        assert strip.width > 1000
+    assert replayed(row).outcome.reward == reward(found)
+    assert main([*arguments, "--row", "2"]) == 2
 
 
 def test_demonstrations_are_turns_of_the_shortest_way():

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image, ImageDraw
 
 from rewards.gui_click import Space, parse_click
 from rewards.gui_episode import EpisodeOutcome, StepOutcome, score_episode
+from rl.errors import UserError
 from rollouts.environment import Action, Box, Environment, Observation
 from rollouts.screens.canvas import font, line_height
+from rollouts.tasks.device import open_environment
 
 Agent = Callable[[Observation], str]
 """what the model writes for an observation"""
@@ -100,6 +103,26 @@ def run_episode(
         shortest_path=environment.shortest_path,
     )
     return Episode(tuple(steps), observation, outcome)
+
+
+def replayed(row: Mapping[str, Any]) -> Episode:
+    """An episode of a run's log once more: the same task, the same answers.
+
+    Raises:
+        UserError: its environment is not here, or no longer takes as many steps.
+    """
+    answers, told = iter(row["turns"]), row["episode"]
+    try:
+        environment = open_environment(told["environment"])
+        return run_episode(
+            environment,
+            lambda observation: next(answers),
+            seed=told["environment_seed"],
+            max_steps=len(row["turns"]),
+            coordinate_space=told["coordinate_space"],
+        )
+    except (ValueError, KeyError) as error:
+        raise UserError(f"the episode cannot be played again: {error}") from None
 
 
 def _step_outcome(step: Step) -> StepOutcome:

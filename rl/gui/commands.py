@@ -25,6 +25,11 @@ def add_commands(commands: Any) -> None:
     screens.add_argument("--per-screen", type=positive, default=1, metavar="N", help="instructions (default: 1)")
     screens.add_argument("--sheet", type=Path, metavar="OUT.png", help="also draw the first screens with their boxes")
     screens.set_defaults(command=_screens)
+    replay = commands.add_parser("replay", help="draw an episode of a run as a strip of pictures")
+    replay.add_argument("log", type=Path, metavar="ROLLOUTS.jsonl", help="RUN/rollouts/STAGE/iterations.jsonl")
+    replay.add_argument("--row", type=positive, default=1, metavar="N", help="the Nth episode of the log (default: 1)")
+    replay.add_argument("--out", type=Path, required=True, metavar="OUT.png")
+    replay.set_defaults(command=_replay)
     _grounding_parser(commands.add_parser("grounding", help="score predicted clicks on ScreenSpot, -V2 or -Pro files"))
 
 
@@ -71,6 +76,27 @@ def _screens(parsed: argparse.Namespace) -> None:
         raise UserError(str(error)) from None
     Console().print(
         f"wrote {exported.num_screens} screens with {exported.num_instructions} instructions into {parsed.out}",
+        highlight=False,
+    )
+
+
+def _replay(parsed: argparse.Namespace) -> None:
+    from rl.durable import json_lines
+    from rl.gui.agent import replay, replayed
+
+    if not parsed.log.is_file():
+        raise UserError(f"{parsed.log}: there is no such file")
+    if parsed.out.suffix != ".png" or not parsed.out.parent.is_dir():
+        raise UserError(f"{parsed.out}: --out takes the name of a .png file in a folder that exists")
+    rows = [row for row in json_lines(parsed.log) if "episode" in row]
+    if len(rows) < parsed.row:
+        raise UserError(f"{parsed.log}: has {len(rows)} episodes, --row is {parsed.row}")
+    episode = replayed(rows[parsed.row - 1])
+    replay(episode).save(parsed.out)
+    outcome = episode.outcome
+    Console().print(
+        f"wrote {parsed.out}: {outcome.num_steps} steps, {outcome.num_hits} of {outcome.num_clicks} clicks hit, "
+        f"{'completed' if outcome.completed else 'not completed'}, reward {outcome.reward:+.1f}",
         highlight=False,
     )
 

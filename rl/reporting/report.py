@@ -19,6 +19,7 @@ from rl.errors import UserError
 from rl.reporting.charts import Chart, Row, charts, is_number
 from rl.reporting.evaluations import EvaluationsReport, evaluations
 from rl.reporting.preference import calibration_charts, watch_charts, watch_warnings, watched_rewards
+from rl.rollout_log import thumbnail
 from rl.run_directory import RunDirectory, StageRecord
 
 _TEMPLATE = "report.html.j2"
@@ -65,6 +66,8 @@ class Turn:
 
     role: str
     text: str
+    images: tuple[str, ...] = ()
+    """small pictures as data URLs"""
 
 
 @dataclass(frozen=True)
@@ -250,7 +253,8 @@ def _samples(path: Path) -> tuple[list[Sample], list[Sample]]:
     end = [index for index in dict.fromkeys(map(_iteration, last)) if index not in begin][-_ITERATIONS_AT_EACH_END:]
     early = _varied([row for row in first if _iteration(row) in begin])
     late = _varied(sorted((row for row in last if _iteration(row) in end), key=_iteration, reverse=True))
-    return [_sample(row) for row in early], [_sample(row) for row in late]
+    folder = path.parent
+    return [_sample(row, folder) for row in early], [_sample(row, folder) for row in late]
 
 
 def _iteration(row: Row) -> int:
@@ -270,13 +274,13 @@ def _varied(rows: Sequence[Row]) -> list[Row]:
     return chosen
 
 
-def _sample(row: Row) -> Sample:
+def _sample(row: Row, folder: Path) -> Sample:
     terms, tokens = row.get("terms"), row.get("num_tokens")
     return Sample(
         iteration=_iteration(row),
         origin=str(row.get("origin", "")),
-        turns=tuple(_turns(row.get("prompt"))),
-        completion=_shortened(str(row.get("completion", ""))),
+        turns=tuple(_turns(row.get("prompt"), folder)),
+        completion=_shortened("\n".join(map(str, row.get("turns") or [row.get("completion", "")]))),
         reward=row["reward"] if is_number(row.get("reward")) else None,
         terms=terms if isinstance(terms, dict) else {},
         finish_reason=str(row.get("finish_reason", "")),
@@ -284,10 +288,22 @@ def _sample(row: Row) -> Sample:
     )
 
 
-def _turns(prompt: object) -> Iterator[Turn]:
+def _turns(prompt: object, folder: Path) -> Iterator[Turn]:
     for turn in prompt if isinstance(prompt, list) else [{"role": "prompt", "content": prompt}]:
         if isinstance(turn, dict):
-            yield Turn(str(turn.get("role")), _shortened(str(turn.get("content"))))
+            yield _turn(turn, folder)
+
+
+def _turn(turn: Row, folder: Path) -> Turn:
+    content, role = turn.get("content"), str(turn.get("role"))
+    if not isinstance(content, list):
+        return Turn(role, _shortened(str(content)))
+    parts = [part for part in content if isinstance(part, dict)]
+    text = "".join(str(part.get("text", "")) for part in parts if part.get("type") == "text")
+    shown = [thumbnail(str(part["image"]), folder) for part in parts if part.get("image")]
+    missing = sum(picture is None for picture in shown)
+    note = f"\n[{missing} images can no longer be read]" if missing else ""
+    return Turn(role, _shortened(text) + note, tuple(picture for picture in shown if picture is not None))
 
 
 def _shortened(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Screens for tiny models: 64 x 64 pixels, a few large buttons that differ in colour, on a grid of 8 x 8 cells."""
+"""Screens for tiny models: 48 x 48 pixels, a few large buttons that differ in colour, on a grid of 6 x 6 cells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rollouts.screens.element import Box, Element, Kind, overlap
 
 CELL = 8
 """pixels; boxes begin and end at multiples of it"""
-CELLS = 8
+CELLS = 6
 """cells of a side"""
 SIZE = CELL * CELLS
 

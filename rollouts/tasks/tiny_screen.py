@@ -16,7 +16,7 @@ from rollouts.tasks.task import Row, check_probability
 class TinyScreen:
     """Click the button of a colour.
 
-        [image of 64 x 64 pixels] Click red
+        [image of 48 x 48 pixels] Click red
         (12, 36)
 
     Clicks are pixels, and the annotator clicks in the middle of cells of 8 x 8 pixels. With probability `miss` it
@@ -36,7 +36,7 @@ class TinyScreen:
             raise ValueError(f"buttons is {self.buttons!r}; 1 to {len(COLOURS)} is allowed")
 
     def problem(self, rng: random.Random) -> Row:
-        """{"prompt": [a turn with image and text], "target_box": [8, 32, 23, 55], "image_size": [64, 64]}."""
+        """{"prompt": [a turn with image and text], "target_box": [8, 32, 23, 55], "image_size": [48, 48]}."""
         screen, target = self._screen(rng)
         x1, y1, x2, y2 = screen.elements[target].box
         # The reward counts the last pixels of a box as in it.
