@@ -27,8 +27,8 @@ def main() -> int:
         command = [sys.executable, "-m", "rl.cli", "run", str(RECIPE), "--run-dir", str(folder), f"seed={seed}"]
         if not (folder / "final").exists() and subprocess.run([*command, *arguments.overrides], check=False).returncode:
             return 1
-    print("| seed | before SFT | after SFT | after RLVR | gain | SFT s | RLVR s | largest gap to the engine, nats |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| seed | after SFT | after RLVR | gain | SFT s | RLVR s | largest gap to the engine, nats |")
+    print("|---|---|---|---|---|---|---|")
     gains = [report(seed, arguments.runs / str(seed)) for seed in arguments.seeds]
     return int(min(gains) < BAR)
 
@@ -38,12 +38,10 @@ def report(seed: int, folder: Path) -> float:
     stages = json.loads((folder / "state.json").read_text())["stages"]
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     gap = max(row.get("rollout_gap_max", 0.0) for row in rows)
-    start, before, after = (
-        stages[name][when]["grounding"] for name, when in (("sft", "before"), ("rlvr", "before"), ("rlvr", "after"))
-    )
+    before, after = (stages["rlvr"][when]["grounding"] for when in ("before", "after"))
     seconds = [stages[name]["seconds"] for name in ("sft", "rlvr")]
     print(
-        f"| {seed} | {start:.3f} | {before:.3f} | {after:.3f} | {after - before:+.3f} "
+        f"| {seed} | {before:.3f} | {after:.3f} | {after - before:+.3f} "
         f"| {seconds[0]:.0f} | {seconds[1]:.0f} | {gap:.1e} |"
     )
     return float(after - before)
