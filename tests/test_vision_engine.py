@@ -1,14 +1,25 @@
 """Real Ray, real vLLM, a tiny model with eyes: the same tokens and log-probs as the trainer, also after new weights."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from fakes import picture_prompt, tiny_vision_model
 
-from rl.batch import pad_tokens
-from rl.cluster import EnginePool, make_engine, ray_cluster
+from rl.batch import pad_tokens, take_rows, whole_minibatch
+from rl.cluster import EnginePool, RayRanks, make_engine, ray_cluster
+from rl.group import InProcessRank, LearnerGroup, empty_ppo_fields
 from rl.learner import Learner
-from rl.recipe import AlgorithmSection, EngineSection, LearnerSection, ModelSection, OptimizerSection, RaySection
+from rl.recipe import (
+    AlgorithmSection,
+    CriticSection,
+    EngineSection,
+    LearnerSection,
+    ModelSection,
+    OptimizerSection,
+    RaySection,
+)
 from rollouts.collect import collect, tokenized
 from rollouts.engine import Sampling
 from rollouts.processing import load_processing
@@ -44,6 +55,35 @@ def test_vllm_sees_the_images_of_the_trainer_also_after_new_weights(tmp_path):
         assert largest_gap(learner, trajectories, images_of=wrong) > 1e-2
         learner.load_model(tmp_path / path)
         assert largest_gap(learner, trajectories) > 1e-2  # the check notices stale weights
+
+
+def test_two_ranks_learn_what_one_learns_also_where_one_of_them_has_no_image(tmp_path):
+    path = tiny_vision_model(tmp_path / "model")
+    processing = load_processing(path)
+    texts = ("red", "blue"), (), (), ("green",), (), ("red",)
+    prompts = [tokenized(processing, picture_prompt(*some)) for some in texts]
+    ids = [np.concatenate([p.token_ids, [9, 8, 1]]) for p in prompts]
+    masks = [np.arange(len(row)) >= len(row) - 3 for row in ids]
+    batch = empty_ppo_fields(pad_tokens(ids, masks, [p.model_inputs for p in prompts]))
+    whole = dataclasses.replace(batch, advantages=batch.action_mask.float(), returns=batch.action_mask.float())
+    # The last piece has one row with images and one without, and each goes to a rank of its own.
+    pieces = [whole_minibatch(whole), whole_minibatch(take_rows(whole, torch.tensor([0, 1])))]
+    optimizer, algorithm = OptimizerSection(learning_rate=1e-3), AlgorithmSection()
+    with ray_cluster(RaySection(object_store_gb=0.2), num_cpus=2):
+        alone = LearnerGroup(InProcessRank(Learner(LearnerSection(), path, trust_remote_code=False, device="cpu")))
+        shared = LearnerGroup(RayRanks(LearnerSection(ranks=2), ModelSection(path=path), path))
+        steps = []
+        for group in (alone, shared):
+            group.begin_rl(optimizer, CriticSection(optimizer=optimizer), algorithm, 1.0)
+            critic = group.update_critic(pieces, iteration=0, total=2)
+            policy = group.update_policy(pieces, iteration=0, total=2)
+            steps.append([step[name] for step in critic + policy for name in ("loss", "grad_norm")])
+        assert steps[1] == pytest.approx(steps[0], rel=2e-3, abs=2e-4)
+        single, double = alone.weights(), shared.weights()
+    assert set(single) == set(double)
+    assert any("vision_model" in name for name in single)
+    for name, values in single.items():
+        np.testing.assert_allclose(double[name], values, atol=2e-4, err_msg=name)
 
 
 def largest_gap(learner, trajectories, images_of=None):
