@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,11 +19,12 @@ from rl.scoring import ScoredTrajectory, Scorer, Scoring
 from rl.trained_model import Sums
 from rollouts.collect import Collect, TokenizedPrompt, collect, tokenized
 from rollouts.engine import Engine, Sampling
+from rollouts.images import ImageError
 from rollouts.processing import Processing
 from rollouts.prompts import RowStream, to_prompt
 
 # Prompts passed over for each one wanted, before the source is taken to hold no prompt that fits.
-_MAX_TOO_LONG = 100
+_MAX_PASSED_OVER = 100
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class RlLoop:
 
     def _iteration(self, index: int) -> Iteration:
         stage, clock = self.stage, PhaseClock()
-        scoring, too_long = self._sampled(stage.prompts_per_iteration, iteration_seed(self.seed, index), clock)
+        scoring, passed_over = self._sampled(stage.prompts_per_iteration, iteration_seed(self.seed, index), clock)
         learned_from, refilled = self._with_signal(scoring.scored, index, clock)
         self.before_learning()
         with clock.phase("learning"):
@@ -78,7 +80,7 @@ class RlLoop:
         metrics = {
             **trajectory_metrics(scoring.scored, success=stage.success),
             **scoring.metrics,
-            "prompts_too_long": float(too_long),
+            **{name: float(passed_over[name]) for name in ("prompts_too_long", "prompts_unreadable")},
             **refilled,
             **gap_metrics(batch, before, policy_steps, old_logprobs=stage.algorithm.old_logprobs),
             **batch_metrics(ppo, has_critic=stage.critic is not None, has_reference=stage.algorithm.needs_reference),
@@ -89,10 +91,10 @@ class RlLoop:
         state = StageState(index + 1, self.stream.state(), self.scorer.state())
         return Iteration(index, metrics, tuple(scoring.scored), state)
 
-    def _sampled(self, num_prompts: int, seed: int, clock: PhaseClock) -> tuple[Scoring, int]:
-        """Responses to the next prompts of the stream with their rewards; how many prompts were too long."""
+    def _sampled(self, num_prompts: int, seed: int, clock: PhaseClock) -> tuple[Scoring, Counter[str]]:
+        """Responses to the next prompts of the stream with their rewards; how many prompts were passed over."""
         with clock.phase("rollout"):
-            prompts, too_long = self._prompts(num_prompts)
+            prompts, passed_over = self._prompts(num_prompts)
             trajectories = self.collect(
                 self.engine,
                 self.rewrite(prompts, seed),
@@ -101,7 +103,7 @@ class RlLoop:
                 seed=seed,
             )
         with clock.phase("scoring"):
-            return self.scorer.score(trajectories, to_learn=True), too_long
+            return self.scorer.score(trajectories, to_learn=True), passed_over
 
     def _with_signal(
         self, scored: Sequence[ScoredTrajectory], index: int, clock: PhaseClock
@@ -164,23 +166,30 @@ class RlLoop:
             self.learner.reset_reference()
         return critic_steps, policy_steps
 
-    def _prompts(self, wanted: int) -> tuple[list[TokenizedPrompt], int]:
-        """The next prompts, and how many were passed over because their response would not fit."""
+    def _prompts(self, wanted: int) -> tuple[list[TokenizedPrompt], Counter[str]]:
+        """The next prompts, and how many were passed over: no room for a response, or an image cannot be read."""
         room = self.max_model_len - self.stage.sampling.max_tokens
         prompts: list[TokenizedPrompt] = []
-        too_long = 0
+        passed_over: Counter[str] = Counter()
         while len(prompts) < wanted:
-            prompt = tokenized(self.tokenizer, to_prompt(*self.stream.take(1)[0]))
+            try:
+                prompt = tokenized(self.tokenizer, to_prompt(*self.stream.take(1)[0]))
+            except ImageError as error:
+                passed_over["prompts_unreadable"] += 1
+                if passed_over["prompts_unreadable"] > _MAX_PASSED_OVER * wanted:
+                    raise RunFailed(f"the images of nearly all prompts cannot be read; the last one: {error}") from None
+                continue
             if len(prompt.token_ids) <= room:
                 prompts.append(prompt)
             else:
-                too_long += 1
-            if too_long > _MAX_TOO_LONG * wanted:
+                passed_over["prompts_too_long"] += 1
+            if passed_over["prompts_too_long"] > _MAX_PASSED_OVER * wanted:
                 raise RunFailed(
-                    f"{too_long} prompts of one iteration are longer than the {room} tokens that engine.max_model_len "
-                    f"{self.max_model_len} and sampling.max_tokens {self.stage.sampling.max_tokens} leave"
+                    f"{passed_over['prompts_too_long']} prompts of one iteration are longer than the {room} tokens "
+                    f"that engine.max_model_len {self.max_model_len} and sampling.max_tokens "
+                    f"{self.stage.sampling.max_tokens} leave"
                 )
-        return prompts, too_long
+        return prompts, passed_over
 
 
 def groups_that_differ(scored: Sequence[ScoredTrajectory]) -> list[ScoredTrajectory]:

@@ -6,22 +6,26 @@ A plain loop on the learner, so that it is sharded, checkpointed and resumed lik
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from rl.batch import TokenBatch, pad_tokens, whole_minibatch
 from rl.checkpoint import StageState
-from rl.errors import UserError
+from rl.errors import RunFailed, UserError
 from rl.group import LearnerGroup, empty_ppo_fields
 from rl.metrics import PhaseClock
 from rl.non_finite import Watch, watch_nothing
 from rl.recipe import SftStage
 from rollouts.collect import TokenizedPrompt, tokenized
+from rollouts.images import ImageError
 from rollouts.processing import Processing, tokenizer_of
 from rollouts.prompts import MixedSource, RowStream, to_prompt
 from rollouts.rows import Row
+
+# Rows in a row with unreadable images before a source is taken to hold nothing else.
+_MAX_UNREADABLE = 1000
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,15 @@ class SftLoop:
     tokenizer: Processing
     watch: Watch = watch_nothing
     """told of every optimizer step"""
+    unreadable: list[str] = field(default_factory=list)
+    """what was wrong with the images of rows that were passed over"""
 
     def run(self, start: StageState, after_step: Callable[[int, dict[str, float], StageState], None]) -> None:
         """Steps `start.iteration` to the last of the last phase. An exception ends the stage."""
         for stream, state in zip(self.streams, start.stream.get("phases", [])):
             stream.load_state(state)
         for step in range(start.iteration, self.stage.num_steps):
-            clock = PhaseClock()
+            clock, unreadable_before = PhaseClock(), len(self.unreadable)
             with clock.phase("learning"):
                 batch = self._batch(self.streams[self._phase(step)])
                 piece = whole_minibatch(empty_ppo_fields(batch))
@@ -51,6 +57,7 @@ class SftLoop:
                 "loss": sums["loss"],
                 "grad_norm": sums["grad_norm"],
                 "skipped_steps": sums["skipped_steps"],
+                "rows_unreadable": float(len(self.unreadable) - unreadable_before),
                 **clock.metrics(piece.token_count),
             }
             after_step(step, metrics, StageState(step + 1, self._stream_state()))
@@ -63,9 +70,18 @@ class SftLoop:
         return {"phases": [stream.state() for stream in self.streams]}
 
     def _batch(self, stream: RowStream) -> TokenBatch:
-        rows = [self._tokens(source, row) for source, row in stream.take(self.stage.batch_size)]
+        rows = [self._readable(stream) for _ in range(self.stage.batch_size)]
         masks = [np.arange(len(ids)) >= max(len(prompt.token_ids), 1) for ids, prompt in rows]
         return pad_tokens([ids for ids, _ in rows], masks, [prompt.model_inputs for _, prompt in rows])
+
+    def _readable(self, stream: RowStream) -> tuple[np.ndarray, TokenizedPrompt]:
+        """The next row whose images can be read; the others are passed over, and counted."""
+        for _ in range(_MAX_UNREADABLE):
+            try:
+                return self._tokens(*stream.take(1)[0])
+            except ImageError as error:
+                self.unreadable.append(str(error))
+        raise RunFailed(f"{_MAX_UNREADABLE} rows in a row have images that cannot be read: {self.unreadable[-1]}")
 
     def _tokens(self, source: MixedSource, row: Row) -> tuple[np.ndarray, TokenizedPrompt]:
         """(prompt, completion and end-of-sequence token; the prompt)."""

@@ -22,6 +22,10 @@ MAX_PIXELS = 100_000_000
 """of one screenshot; 8K has 33 million. A file of a few kilobytes can claim to hold far more and fill the memory."""
 
 
+class ImageError(DatasetError):
+    """An image of a row cannot be read."""
+
+
 def image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
     """(width, height) in pixels of an image file.
 
@@ -29,10 +33,10 @@ def image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
         decode: read all of it, which notices a truncated file; otherwise only its head is read.
 
     Raises:
-        DatasetError: missing, not an image, truncated, or of more than MAX_PIXELS.
+        ImageError: missing, not an image, truncated, or of more than MAX_PIXELS.
     """
     if not path.is_file():
-        raise DatasetError(f"{path}: there is no such image")
+        raise ImageError(f"{path}: there is no such image")
     with _opened(path, str(path)) as image:
         if decode:
             image.load()
@@ -43,7 +47,7 @@ def read_image(source: str) -> bytes:
     """The encoded image behind a path or a data URL.
 
     Raises:
-        DatasetError: there is none.
+        ImageError: there is none.
     """
     if source.startswith("data:"):
         head, comma, body = source.partition(",")
@@ -52,14 +56,14 @@ def read_image(source: str) -> bytes:
                 raise ValueError("it is not of the form data:image/png;base64,...")
             return base64.b64decode(body, validate=True)
         except (ValueError, binascii.Error) as error:
-            raise DatasetError(f"{source[:40]}...: not a data URL: {error}") from None
+            raise ImageError(f"{source[:40]}...: not a data URL: {error}") from None
     path = Path(source)
     if not path.is_file():
-        raise DatasetError(f"{path}: there is no such image")
+        raise ImageError(f"{path}: there is no such image")
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 @functools.lru_cache(maxsize=65536)
@@ -67,7 +71,7 @@ def image_digest(source: str) -> str:
     """Digest of the file behind a path or data URL; of the name alone where it cannot be read."""
     try:
         data = read_image(source)
-    except DatasetError:
+    except ImageError:
         data = source.encode()
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
@@ -76,7 +80,7 @@ def open_image(data: bytes, name: str = "an image") -> Image.Image:
     """The picture of an encoded image, RGB; what is transparent is white.
 
     Raises:
-        DatasetError: not an image, truncated, or of more than MAX_PIXELS.
+        ImageError: not an image, truncated, or of more than MAX_PIXELS.
     """
     from PIL import Image
 
@@ -101,7 +105,7 @@ def image_source(value: object, folder: Path) -> str:
         folder: where relative paths begin.
 
     Raises:
-        DatasetError: something else, or an address on a network.
+        ImageError: something else, or an address on a network.
     """
     from PIL import Image
 
@@ -114,18 +118,18 @@ def image_source(value: object, folder: Path) -> str:
         value.save(buffer, "PNG", compress_level=1)
         return data_url(buffer.getvalue())
     if not isinstance(value, str) or not value:
-        raise DatasetError(f"{str(value)[:80]!r} is not an image; a path, data URL, bytes or Pillow image is expected")
+        raise ImageError(f"{str(value)[:80]!r} is not an image; a path, data URL, bytes or Pillow image is expected")
     if value.startswith("data:"):
         return value
     if value.startswith(("http://", "https://")):
-        raise DatasetError(f"{value[:80]!r}: images are not fetched from the network; store them beside the rows")
+        raise ImageError(f"{value[:80]!r}: images are not fetched from the network; store them beside the rows")
     path = Path(value.removeprefix("file://")).expanduser()
     return str(path if path.is_absolute() else folder / path)
 
 
 @contextlib.contextmanager
 def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
-    """The image of a file; whatever is wrong with it becomes a DatasetError that begins with the name."""
+    """The image of a file; whatever is wrong with it becomes an ImageError that begins with the name."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -134,13 +138,13 @@ def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
             with Image.open(file) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
-                    raise DatasetError(f"{name}: {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
+                    raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
                 yield image
     except Image.DecompressionBombError:
-        raise DatasetError(f"{name}: an enormous image; at most {MAX_PIXELS:,} pixels are read") from None
+        raise ImageError(f"{name}: an enormous image; at most {MAX_PIXELS:,} pixels are read") from None
     except UnidentifiedImageError:
-        raise DatasetError(f"{name}: not an image") from None
-    except DatasetError:
+        raise ImageError(f"{name}: not an image") from None
+    except ImageError:
         raise
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
-        raise DatasetError(f"{name}: a damaged or truncated image: {error}") from None
+        raise ImageError(f"{name}: a damaged or truncated image: {error}") from None
