@@ -254,7 +254,7 @@ class Chaos:
         writing = [path.name for path in self.run_dir.glob("**/.*.writing")]
         if writing:
             doing = "exporting" if ".final.writing" in writing else "saving"
-        elif "VllmEngine.generate" in lines or "HfEngine.generate" in lines:
+        elif "VllmEngine.advance" in lines or "HfEngine.advance" in lines:
             doing = "sampling"
         elif "Engine.load_weights" in lines:
             doing = "publishing"

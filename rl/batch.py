@@ -123,6 +123,11 @@ def collate(scored: Sequence[ScoredTrajectory], *, truncated_reward: float | Non
     )
 
 
+def sampled_by(scored: Sequence[ScoredTrajectory], *, version: int) -> Tensor:
+    """[B, T] bool, True for tokens that the policy of this version sampled; rows as in `collate`."""
+    return _padded([item.trajectory.policy_versions == version for item in scored])
+
+
 def pad_tokens(
     token_ids: Sequence[NDArray[np.int64]],
     action_masks: Sequence[NDArray[np.bool_]],

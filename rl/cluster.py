@@ -13,13 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rl.errors import RunFailed, UserError
+from rl.engine_pool import EnginePool, PoolSettings
+from rl.errors import RunFailed, UserError, last_line
 from rl.guardian import environment, guarded
 from rl.recipe import EngineSection, LearnerSection, ModelSection, RaySection
-from rollouts.engine import Engine, Generation, Request
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -82,7 +79,7 @@ def _start_own(settings: Mapping[str, Any]) -> None:
         ray.init(**settings)
     except Exception as error:  # Ray raises bare ones where a process of its own dies while it starts
         raise RunFailed(
-            f"Ray did not start: {_last_line(error)}. Run the same command to continue from the last checkpoint"
+            f"Ray did not start: {last_line(error)}. Run the same command to continue from the last checkpoint"
         ) from error
 
 
@@ -103,11 +100,44 @@ def _has_ray_token() -> bool:
     return named or (Path.home() / ".ray" / "auth_token").exists()
 
 
+class Bundles:
+    """Shares of machines, each with room for one engine and one learner rank, which use it in turn."""
+
+    def __init__(self, engine: EngineSection, learner: LearnerSection) -> None:
+        """Returns when Ray has reserved them.
+
+        Raises:
+            UserError: the cluster has no room.
+        """
+        import ray
+        from ray.util.placement_group import placement_group
+
+        one = {"CPU": engine.cpus + learner.cpus, "GPU": engine.gpus + learner.gpus}
+        share = {name: amount for name, amount in one.items() if amount}
+        self._group = placement_group([share] * engine.replicas, strategy="PACK")
+        if not self._group.wait(timeout_seconds=engine.start_timeout_s):
+            raise UserError(
+                f"engine.colocate: the cluster has no room for {engine.replicas} times {share}; it has "
+                f"{ray.cluster_resources()}"
+            )
+
+    def option(self, index: int) -> dict[str, Any]:
+        """Option of a Ray actor that is placed in the bundle of an index."""
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        return {"scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, index)}
+
+
 # ---------------------------------------------------------------- engines
 
 
-def make_engine(section: EngineSection, model: ModelSection, model_path: str) -> ActorHandle:
+def make_engine(
+    section: EngineSection, model: ModelSection, model_path: str, options: Mapping[str, Any]
+) -> ActorHandle:
     """One engine actor; returns at once, `ready` answers when the model is loaded.
+
+    Args:
+        options: of the Ray actor: what it reserves, and where it is placed.
 
     Raises:
         UserError: engine.kind is vllm and vLLM is not installed.
@@ -118,7 +148,7 @@ def make_engine(section: EngineSection, model: ModelSection, model_path: str) ->
     if section.kind == "hf":
         from rollouts.hf_engine import HfEngine
 
-        actor: Any = ray.remote(num_cpus=section.cpus, num_gpus=section.gpus)(HfEngine)
+        actor: Any = ray.remote(**options)(HfEngine)
         return actor.remote(
             model_path,
             max_num_seqs=section.max_num_seqs,
@@ -128,9 +158,7 @@ def make_engine(section: EngineSection, model: ModelSection, model_path: str) ->
     from rollouts.vllm_engine import CPU_ENVIRONMENT, ENVIRONMENT, VllmEngine, VllmSettings
 
     environment = ENVIRONMENT | ({} if section.gpus else CPU_ENVIRONMENT)
-    actor = ray.remote(
-        num_cpus=section.cpus, num_gpus=section.gpus, runtime_env={"env_vars": environment}
-    )(VllmEngine)
+    actor = ray.remote(**options, runtime_env={"env_vars": environment})(VllmEngine)
     return actor.remote(
         VllmSettings(
             model=model_path,
@@ -141,111 +169,41 @@ def make_engine(section: EngineSection, model: ModelSection, model_path: str) ->
             gpu_memory_utilization=section.gpu_memory_utilization,
             on_gpu=section.gpus > 0,
             trust_remote_code=model.trust_remote_code,
+            tensor_parallel=section.tensor_parallel,
+            sleeps=section.colocate,
         )
     )
 
 
-class EnginePool(Engine):
-    """Several engine actors as one engine. A dead one is replaced, gets the current weights and its work again."""
+def start_engines(
+    section: EngineSection,
+    model: ModelSection,
+    model_path: str,
+    *,
+    on_event: Callable[[str], None],
+    bundles: Bundles | None = None,
+) -> EnginePool:
+    """The engines of a recipe, which load their models in the background; see `EnginePool.wait_ready`.
 
-    def __init__(
-        self,
-        make_actor: Callable[[], ActorHandle],
-        *,
-        replicas: int,
-        max_restarts: int,
-        start_timeout_s: float,
-        on_restart: Callable[[str], None] = lambda reason: None,
-    ) -> None:
-        self._make_actor = make_actor
-        self._actors = [make_actor() for _ in range(replicas)]
-        self._restarts_left = max_restarts
-        self._start_timeout_s = start_timeout_s
-        self._on_restart = on_restart
-        self._weights: tuple[Any, int] | None = None
-        self.restarts = 0
+    Args:
+        bundles: engine i is placed in bundle i; None leaves it to Ray.
+    """
+    reserved = {"num_cpus": section.cpus, "num_gpus": section.gpus}
+    settings = PoolSettings(
+        replicas=section.replicas,
+        capacity=section.max_num_seqs,
+        deal=section.deal,
+        max_restarts=section.max_restarts,
+        start_timeout_s=section.start_timeout_s,
+        answer_timeout_s=section.answer_timeout_s,
+        one_machine=_on_one_machine(),
+    )
 
-    def wait_ready(self) -> float:
-        """Returns once every engine has loaded its model: the seconds that the slowest took in its own process.
+    def make(index: int) -> ActorHandle:
+        placed = {} if bundles is None else bundles.option(index)
+        return make_engine(section, model, model_path, {**reserved, **placed})
 
-        Raises:
-            RunFailed: an engine does not start.
-        """
-        import ray
-
-        try:
-            return max(ray.get([actor.ready.remote() for actor in self._actors], timeout=self._start_timeout_s))
-        except ray.exceptions.RayError as error:
-            raise RunFailed(f"a rollout engine did not start: {_last_line(error)}") from error
-
-    def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
-        """See `Engine.generate`. Requests are dealt in contiguous blocks: samples of a prompt share a prefix."""
-        blocks = [block.tolist() for block in np.array_split(np.arange(len(requests)), len(self._actors))]
-        waiting = {index: block for index, block in enumerate(blocks) if block}
-        results: dict[int, list[Generation]] = {}
-        while waiting:
-            futures: dict[int, Any] = {
-                index: self._actors[index].generate.remote([requests[i] for i in block], seed=seed + index)
-                for index, block in waiting.items()
-            }
-            done = {index: self._result(index, future) for index, future in futures.items()}
-            results.update({index: result for index, result in done.items() if result is not None})
-            waiting = {index: block for index, block in waiting.items() if index not in results}
-        return [generation for index in sorted(results) for generation in results[index]]
-
-    def load_weights(self, weights: Mapping[str, NDArray[np.float32]], version: int) -> None:
-        """See `Engine.load_weights`. Goes through Ray's shared memory, not over the disk."""
-        import ray
-
-        self._weights = (ray.put(dict(weights)), version)
-        futures: list[Any] = [actor.load_weights.remote(*self._weights) for actor in self._actors]
-        for index, loaded in enumerate(futures):
-            self._result(index, loaded)  # a dead engine is replaced and gets these weights
-
-    def sleep(self) -> None:
-        """See `Engine.sleep`."""
-        for index, actor in enumerate(self._actors):
-            self._result(index, actor.sleep.remote())
-
-    def wake(self) -> None:
-        """See `Engine.wake`."""
-        for index, actor in enumerate(self._actors):
-            self._result(index, actor.wake.remote())
-
-    def _result(self, index: int, future: Any) -> Any | None:
-        """What the call gave; None where the engine died and has been replaced."""
-        import ray
-
-        try:
-            return ray.get(future)
-        except ray.exceptions.RayActorError as error:
-            self._replace(index, _last_line(error))
-            return None
-
-    def _replace(self, index: int, reason: str) -> None:
-        import ray
-
-        while True:
-            if not self._restarts_left:
-                raise RunFailed(f"rollout engine {index} died and engine.max_restarts is used up: {reason}")
-            self._restarts_left -= 1
-            self.restarts += 1
-            self._on_restart(f"rollout engine {index} died and is started anew: {reason}")
-            with contextlib.suppress(Exception):  # it is dead, or dying; either is fine
-                ray.kill(self._actors[index])
-            self._actors[index] = actor = self._make_actor()
-            try:
-                ray.get(actor.ready.remote(), timeout=self._start_timeout_s)
-                if self._weights is not None:
-                    ray.get(actor.load_weights.remote(*self._weights))
-                return
-            except ray.exceptions.RayActorError as error:
-                reason = _last_line(error)
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return EnginePool(make, settings, on_event=on_event)
 
 
 # ---------------------------------------------------------------- learner ranks
@@ -295,7 +253,10 @@ def _on_one_machine() -> bool:
 class RayRanks:
     """Implements `rl.group.Ranks` over Ray actors."""
 
-    def __init__(self, section: LearnerSection, model: ModelSection, model_path: str) -> None:
+    def __init__(
+        self, section: LearnerSection, model: ModelSection, model_path: str, bundles: Bundles | None = None
+    ) -> None:
+        """`bundles`: rank i is placed in bundle i; None leaves it to Ray."""
         import ray
 
         self.count = section.ranks
@@ -305,7 +266,8 @@ class RayRanks:
         actor: Any = ray.remote(
             num_cpus=section.cpus, num_gpus=section.gpus, runtime_env={"env_vars": environment}
         )(LearnerActor)
-        self._actors = [actor.remote() for _ in range(section.ranks)]
+        placed = [{} if bundles is None else bundles.option(rank) for rank in range(section.ranks)]
+        self._actors = [actor.options(**option).remote() for option in placed]
         (address,) = self._results([self._actors[0].address.remote()], "the start")
         self._results(
             [
@@ -331,4 +293,4 @@ class RayRanks:
         try:
             return ray.get(list(futures))
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:  # the latter: killed by Ray
-            raise RunFailed(f"a learner rank died during {during}: {_last_line(error)}") from error
+            raise RunFailed(f"a learner rank died during {during}: {last_line(error)}") from error

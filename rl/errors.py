@@ -13,3 +13,9 @@ class RunFailed(RuntimeError):
 
 class Interrupted(RuntimeError):
     """The user or the cluster asked the run to stop; the state is saved. Exit code 130."""
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error's text, which of Ray's long ones is the one that tells."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

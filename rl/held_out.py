@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from rl.gui.episodes import EpisodeCollector
 from rl.intervals import mean_interval, standard_error, wilson
-from rl.loop import as_sampling
 from rl.recipe import EvaluationSection, SynthesisSection
+from rl.rollout import as_sampling
 from rl.scoring import ScoredTrajectory, Scorer
 from rollouts.collect import Collect, TokenizedPrompt, collect, tokenized
 from rollouts.engine import Engine

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from rl.loop import as_sampling, iteration_seed
 from rl.recipe import MessageCacheStage
+from rl.rollout import as_sampling, iteration_seed
 from rl.scoring import ScoredTrajectory, Scorer
 from rollouts.collect import collect, tokenized
 from rollouts.engine import Engine
@@ -255,7 +255,7 @@ def _ready(prompt: Prompt) -> list[Trajectory]:
             rollout_logprobs=np.zeros(0, np.float32),
             completion=response,
             finish_reason=FinishReason.STOP,
-            policy_version=-1,
+            policy_versions=np.zeros(0, np.int32),
         )
         for response in ready_answers(dict(prompt.columns), prompt.origin)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import torch
@@ -25,15 +25,23 @@ PHASES = ("rollout", "scoring", "learning", "publishing")
 class PhaseClock:
     """Seconds of one iteration by phase."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_phase: Callable[[str, float, float], None] = lambda name, began, ended: None) -> None:
+        """`on_phase`: told of each block, its name and its time in seconds since the epoch."""
         self.seconds = dict.fromkeys(PHASES, 0.0)
+        self._on_phase = on_phase
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Adds the time of the block."""
-        start = time.perf_counter()
+        start, began = time.perf_counter(), time.time()
         yield
         self.seconds[name] += time.perf_counter() - start
+        self._on_phase(name, began, time.time())
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Adds time that was measured elsewhere."""
+        for name, value in seconds.items():
+            self.seconds[name] += value
 
     def metrics(self, num_sampled_tokens: int) -> dict[str, float]:
         """`time/<phase>_s`, `time/iteration_s` and `tokens_per_s` (sampled tokens over the whole iteration)."""
@@ -112,9 +120,17 @@ def _share(hits: Iterable[bool]) -> float:
 
 
 def gap_metrics(
-    batch: TokenBatch, before: Evaluation, policy_steps: Sequence[Sums], *, old_logprobs: Literal["trainer", "rollout"]
+    batch: TokenBatch,
+    before: Evaluation,
+    policy_steps: Sequence[Sums],
+    *,
+    old_logprobs: Literal["trainer", "rollout"],
+    fresh: Tensor,
 ) -> dict[str, float]:
     """How far the engine's log-probs are from the trainer's, in nats over sampled tokens.
+
+    Only tokens that are `fresh` ([B, T] bool: sampled by the very policy that is evaluated) are compared; there are
+    no numbers where none is. With `rollout` they are those of the update, whatever the age of its tokens.
 
     `rollout_gap_mean` and `_max` are of the absolute difference, `rollout_kl` is the k3 estimate of
     KL(engine || trainer). Where the engine's log-probs are trusted (`rollout`), the trainer computes its own only
@@ -130,12 +146,25 @@ def gap_metrics(
             "rollout_gap_max": first["old_gap_max"],
             "rollout_kl": first["approx_kl_sum"] / tokens,
         }
-    difference = (batch.rollout_logprobs - before.logprobs)[batch.action_mask].double()
+    fresh = fresh & batch.action_mask
+    if not fresh.any():
+        return {}
+    difference = (batch.rollout_logprobs - before.logprobs)[fresh].double()
     kl = kl_estimate(difference, torch.zeros_like(difference), kind="k3")
     return {
         "rollout_gap_mean": float(difference.abs().mean()),
         "rollout_gap_max": float(difference.abs().max()),
         "rollout_kl": float(kl.mean()),
+    }
+
+
+def staleness_metrics(scored: Sequence[ScoredTrajectory], *, version: int) -> dict[str, float]:
+    """How many updates old the sampled tokens are, mean and largest; 0 where they are on-policy."""
+    ages = [version - item.trajectory.policy_versions[item.trajectory.action_mask] for item in scored]
+    total = sum(map(len, ages))
+    return {
+        "staleness_mean": sum(float(own.sum()) for own in ages) / max(total, 1),
+        "staleness_max": float(max((int(own.max(initial=0)) for own in ages), default=0)),
     }
 
 

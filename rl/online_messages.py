@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rl.loop import as_sampling
 from rl.recipe import OnlineMessagesSection
+from rl.rollout import as_sampling
 from rl.scoring import ScoredTrajectory, Scorer
 from rollouts.collect import TokenizedPrompt, collect, encode_content, tokenized
 from rollouts.engine import Engine

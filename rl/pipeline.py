@@ -17,9 +17,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from rl.cluster import EnginePool, make_engine, ray_cluster
+from rl.cluster import Bundles, ray_cluster, start_engines
 from rl.display import Display
 from rl.durable import damage, folder_written_aside, remove
+from rl.engine_pool import EnginePool
 from rl.errors import RunFailed, UserError
 from rl.held_out_scores import Measurements, is_win_rate, measured_after, measured_before
 from rl.interrupt import InterruptRequest
@@ -31,7 +32,10 @@ from rl.run_parts import RunParts
 from rl.scoring import RewardPools
 from rl.stage_kinds import RUNNERS, StageOutcome
 from rl.startup import StartupClock
+from rollouts.endpoint import EndpointSettings
 from rollouts.rows import DatasetError
+from rollouts.sampler import SamplingError
+from rollouts.server_engine import ServerEngine
 
 
 def run_pipeline(recipe: Recipe, path: Path, display: Display) -> None:
@@ -67,6 +71,8 @@ def _files_told_plainly(path: Path) -> Iterator[None]:
         yield
     except DatasetError as error:
         raise UserError(str(error)) from error
+    except SamplingError as error:
+        raise RunFailed(f"engine.server: {error}") from error
     except (OSError, SafetensorError) as error:
         number = _errno(error)
         if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
@@ -106,10 +112,11 @@ def _parts(
         pools = stack.enter_context(RewardPools(models))
         with clock.part("model"):
             model_path = _model_path(recipe, run, imports)
-        engine = _start_engines(recipe, model_path, display) if _needs_engine(recipe) else None
+        bundles = Bundles(recipe.engine, recipe.learner) if recipe.engine.colocate else None
+        engine = _engine(recipe, model_path, display, bundles)
         imports.join()
         with clock.part("learner"):
-            parts = RunParts(recipe, run, display, interrupt, pools, models, model_path, engine)
+            parts = RunParts(recipe, run, display, interrupt, pools, models, model_path, engine, bundles)
         started = clock.stop()
         run.write_json(run.path / "startup.json", asdict(started))
         display.message(str(started))
@@ -136,19 +143,24 @@ def _model_path(recipe: Recipe, run: RunDirectory, imports: threading.Thread) ->
     return str(run.model.resolve())
 
 
+def _engine(
+    recipe: Recipe, model_path: str, display: Display, bundles: Bundles | None
+) -> EnginePool | ServerEngine | None:
+    """What samples, starting in the background; None where nothing is sampled."""
+    section = recipe.engine
+    if not _needs_engine(recipe):
+        return None
+    if section.server is None:
+        return start_engines(section, recipe.model, model_path, on_event=display.message, bundles=bundles)
+    server = section.server
+    if server.api_key_env is not None and server.api_key_env not in os.environ:
+        raise UserError(f"engine.server.api_key_env: the environment has no variable {server.api_key_env}")
+    key = os.environ[server.api_key_env] if server.api_key_env else None
+    return ServerEngine(EndpointSettings(server.url, server.model, key, concurrency=server.concurrency))
+
+
 def _needs_engine(recipe: Recipe) -> bool:
     return bool(recipe.evaluations) or any(isinstance(s, RlStage | MessageCacheStage) for s in recipe.stages.values())
-
-
-def _start_engines(recipe: Recipe, model_path: str, display: Display) -> EnginePool:
-    section = recipe.engine
-    return EnginePool(
-        lambda: make_engine(section, recipe.model, model_path),
-        replicas=section.replicas,
-        max_restarts=section.max_restarts,
-        start_timeout_s=section.start_timeout_s,
-        on_restart=display.message,
-    )
 
 
 def _run_stage(parts: RunParts, name: str, stage: Stage) -> None:

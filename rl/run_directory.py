@@ -75,6 +75,10 @@ class RunDirectory:
         """All problems of a message_cache stage with their grades, before its filter."""
         return self.path / "message_caches" / f"{stage}{_GRADED}"
 
+    def trace(self, stage: str) -> Path:
+        """Time line of the first iterations of an rl stage."""
+        return self.path / "traces" / f"{stage}.json"
+
     def measurements(self, name: str) -> Path:
         """Held-out measurements after a stage, or `start`."""
         return self.path / "evaluations" / f"{name}.json"

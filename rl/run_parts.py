@@ -6,8 +6,9 @@ import random
 import time
 from pathlib import Path
 
-from rl.cluster import EnginePool, RayRanks
+from rl.cluster import Bundles, RayRanks
 from rl.display import Display
+from rl.engine_pool import EnginePool
 from rl.errors import Interrupted, UserError
 from rl.group import InProcessRank, LearnerGroup, Ranks
 from rl.interrupt import InterruptRequest
@@ -19,6 +20,8 @@ from rl.scoring import RewardPools
 from rl.sources import SourceOpener, held_out_rows
 from rollouts.prompts import row_id
 from rollouts.rows import Row
+from rollouts.sampler import SamplerUnusable
+from rollouts.server_engine import ServerEngine
 from rollouts.trajectory import PromptContent
 
 
@@ -34,7 +37,8 @@ class RunParts:
         pools: RewardPools,
         models: dict[str, str],
         model_path: str,
-        engine: EnginePool | None,
+        engine: EnginePool | ServerEngine | None,
+        bundles: Bundles | None = None,
     ) -> None:
         from rollouts.processing import ProcessorUnusable, load_processing
 
@@ -44,7 +48,7 @@ class RunParts:
             self.tokenizer = load_processing(model_path, trust_remote_code=recipe.model.trust_remote_code)
         except ProcessorUnusable as error:
             raise UserError(f"model.path: {error}") from None
-        self.learner = LearnerGroup(_ranks(recipe, model_path))
+        self.learner = LearnerGroup(_ranks(recipe, model_path, bundles))
         self.opener = SourceOpener(run.message_cache, self._num_tokens)
         self.model_path = model_path
         self._engine_ready = False
@@ -101,20 +105,30 @@ class RunParts:
         if self.interrupt.requested:
             raise Interrupted(f"stopped {where}; run the same command to continue")
 
-    def started_engine(self) -> EnginePool:
+    def started_pool(self) -> EnginePool:
+        """The engines of a stage that changes weights, once they are ready."""
+        engine = self.started_engine()
+        assert isinstance(engine, EnginePool), "the recipe's rules keep servers from such stages"
+        return engine
+
+    def started_engine(self) -> EnginePool | ServerEngine:
         """The engines, once they are ready."""
         assert self.engine is not None, "a recipe with rollouts starts engines"
         if not self._engine_ready:
             start = time.monotonic()
-            seconds = self.engine.wait_ready()
+            try:
+                seconds = self.engine.wait_ready()
+            except SamplerUnusable as error:
+                raise UserError(f"engine.server: {error}") from None
             waited = time.monotonic() - start
             self.display.message(f"engines took {seconds:.1f} s to start; the run waited {waited:.1f} s for them")
             self._engine_ready = True
         return self.engine
 
     def publish(self, version: int) -> None:
-        """The learner's weights to every engine."""
-        self.started_engine().load_weights(self.learner.weights(), version)
+        """The learner's weights to every engine; a server has its own."""
+        if not isinstance(self.engine, ServerEngine):
+            self.started_pool().load_weights(self.learner.weights(), version)
 
     def progress(self, name: str) -> StageProgress:
         """What is logged and saved of a stage."""
@@ -131,9 +145,9 @@ class RunParts:
         return random.Random(f"{self.recipe.seed} {purpose}").getrandbits(31)
 
 
-def _ranks(recipe: Recipe, model_path: str) -> Ranks:
+def _ranks(recipe: Recipe, model_path: str, bundles: Bundles | None) -> Ranks:
     if not recipe.learner.in_driver:
-        return RayRanks(recipe.learner, recipe.model, model_path)
+        return RayRanks(recipe.learner, recipe.model, model_path, bundles)
     from rl.learner import Learner
 
     trust = recipe.model.trust_remote_code

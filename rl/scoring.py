@@ -6,10 +6,12 @@ the trajectory is what the recipe says.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -117,10 +119,13 @@ class Scorer:
         pools: RewardPools,
         *,
         keep_failure: Callable[[Failure], None] = lambda failure: None,
+        on_span: Callable[[str, float, float], None] = lambda reward, began, ended: None,
     ) -> None:
+        """`on_span`: told of each stretch in which a reward was computed, in seconds since the epoch."""
         self._sections = {section.label: section for section in sections}
         self._pools = {section.label: pools.get(section) for section in sections}
         self._keep_failure = keep_failure
+        self._on_span = on_span
         self._scales = {label: RunningScale() for label, section in self._sections.items() if section.normalise}
 
     def state(self) -> dict[str, dict[str, float]]:
@@ -141,12 +146,32 @@ class Scorer:
             RunFailed: a reward failed on a larger share of its rows than max_failure_rate,
                 or failed at all where on_error is abort, or could not be loaded.
         """
-        with ThreadPoolExecutor(max(len(self._pools), 1)) as threads:
-            futures = {label: threads.submit(self._results, label, trajectories) for label in self._pools}
+        return self.score_chunks([(0, trajectories)], to_learn=to_learn)
+
+    def score_chunks(
+        self, chunks: Iterable[tuple[int, Sequence[Trajectory]]], *, to_learn: bool = False
+    ) -> Scoring:
+        """The same for trajectories that come chunk by chunk: each is scored while the next is waited for.
+
+        Args:
+            chunks: (place, trajectories). What comes out is in the order of the places, whichever came first.
+        """
+        arrived: list[tuple[int, Sequence[Trajectory], dict[str, Future[dict[int, RewardResult]]]]] = []
+        with contextlib.ExitStack() as stack:
+            threads = {label: stack.enter_context(ThreadPoolExecutor(1)) for label in self._pools}
+            for place, chunk in chunks:
+                futures = {label: threads[label].submit(self._results, label, chunk) for label in self._pools}
+                arrived.append((place, chunk, futures))
+        trajectories: list[Trajectory] = []
+        results: dict[str, dict[int, RewardResult]] = {label: {} for label in self._pools}
+        for _, chunk, futures in sorted(arrived, key=lambda one: one[0]):
             try:
-                results = {label: future.result() for label, future in futures.items()}
+                for label, future in futures.items():
+                    own = future.result().items()
+                    results[label].update({len(trajectories) + index: result for index, result in own})
             except RewardLoadError as error:
                 raise RunFailed(str(error)) from error
+            trajectories += chunk
         failures = [failure for label in results for failure in _failures(label, results[label], trajectories)]
         for failure in failures:
             self._keep_failure(failure)
@@ -171,12 +196,14 @@ class Scorer:
         if not applicable:
             return {}
         rows = [trajectories[index] for index in applicable]
+        began = time.time()
         results = self._pools[label].score(
             [row.prompt.content for row in rows],
             [as_completion(row) for row in rows],
             _columns(rows),
             completion_ids=[row.token_ids[row.action_mask].tolist() for row in rows],
         )
+        self._on_span(label, began, time.time())
         return dict(zip(applicable, results))
 
     def _combined(

@@ -21,6 +21,7 @@ from rl.reward_model.pairs import split_pairs
 from rl.reward_model.unfinished import UnfinishedWork
 from rl.run_parts import RunParts
 from rl.scoring import Scorer
+from rl.trace import StageTrace
 
 if TYPE_CHECKING:  # rl.online_messages imports transformers, which takes seconds
     from rl.online_messages import OnlineMessages
@@ -76,12 +77,13 @@ def _until_done(
                     f"after {allowed.max_rollbacks} returns to a checkpoint (non_finite.max_rollbacks) there are "
                     f"still more than {allowed.max_in_a_row} steps in a row that are not finite"
                 ) from None
-            state = dataclasses.replace(state, stream={})  # other rows than those that failed
+            state = dataclasses.replace(state, stream={}, carried="")  # other rows than those that failed
 
 
 def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
     """PPO; see rl/loop.py."""
     from rl.loop import Iteration, RlLoop
+    from rl.rollout_order import unpacked
 
     parts.learner.begin_rl(stage.policy, stage.critic, stage.algorithm, stage.sampling.temperature)
     progress = parts.progress(name)
@@ -91,6 +93,9 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
     if state.stream:
         stream.load_state(state.stream)
     parts.display.stage_started(name, stage.kind, stage.iterations, state.iteration)
+    engine = parts.started_pool()
+    trace = StageTrace(state.iteration, parts.recipe.saving.trace_iterations)
+    engine.on_span = trace.engine_span
 
     history: list[Mapping[str, Any]] = []  # the stage's lines of metrics
 
@@ -99,22 +104,25 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
         spread = max(len(iteration.scored) // max(wanted, 1), 1)  # over prompts and sources
         logged = iteration.scored[::spread][:wanted]
         parts.run.append_rollouts(name, iteration.index, logged)
-        metrics = {**iteration.metrics, "engine_restarts": float(parts.started_engine().restarts)}
+        metrics = {**iteration.metrics, **engine.fault_metrics()}
         last = iteration.state.iteration == stage.iterations
         metrics |= measured_during(parts, name, iteration.state.iteration)
         history.append({**metrics, "iteration": iteration.index})
         _watch(parts, name, stage, history)
         _keep_if_best(parts, name, stage, iteration.state.iteration, metrics)
+        if trace.is_over(iteration.index):
+            parts.run.write_json(parts.run.trace(name), trace.content())
         progress.after(iteration.index, metrics, iteration.state, last=last)
 
     scorer = Scorer(
         stage.rewards,
         parts.pools,
         keep_failure=lambda failure: parts.run.append_failure(name, progress.iteration, failure),
+        on_span=trace.reward_span,
     )
     loop = RlLoop(
         stage=stage,
-        engine=parts.started_engine(),
+        engine=engine,
         learner=parts.learner,
         scorer=scorer,
         stream=stream,
@@ -123,6 +131,9 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
         max_model_len=parts.recipe.engine.max_model_len,
         before_learning=progress.before_learning,
         watch=parts.step_watch(name),
+        on_phase=trace.learner_span,
+        engine_sleeps=parts.recipe.engine.colocate,
+        async_level=parts.recipe.learner.async_level,
     )
 
     if stage.episodes is not None:
@@ -138,7 +149,7 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
         scorer.load_state(start.scales)
         history[:] = parts.run.metrics(name)
         own_seed = parts.seed(f"{name}, return {start.rollbacks}") if start.rollbacks else seed
-        dataclasses.replace(loop, seed=own_seed).run(start.iteration, after_iteration)
+        dataclasses.replace(loop, seed=own_seed).run(start.iteration, after_iteration, unpacked(start.carried))
 
     _until_done(parts, progress, state, train)
     return StageOutcome(stage.iterations, _back_to_best(parts, name))

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from rollouts.collect import encode_content, encode_request
-from rollouts.engine import Engine, Generation, Request, Sampling
+from rollouts.engine import Generates, Generation, Request, Sampling
 from rollouts.processing import Processing
 from rollouts.rows import DatasetError
 from rollouts.sampler import Reply, SamplerUnusable, SamplingError
@@ -32,7 +32,7 @@ class BatchSampler:
     but not reproducible request by request. `stream` yields the response in one piece.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Processing, *, max_model_len: int) -> None:
+    def __init__(self, engine: Generates, tokenizer: Processing, *, max_model_len: int) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
         self._max_model_len = max_model_len

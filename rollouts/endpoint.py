@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -20,6 +20,7 @@ from rollouts.sampler import Reply, SamplerUnusable, SamplingError
 from rollouts.token_estimate import TokenEstimate
 from rollouts.trajectory import FinishReason, PromptContent, images_of
 
+T = TypeVar("T")
 _WORTH_A_RETRY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _HOPELESS = frozenset({401, 403, 404})
 _LONGEST_PAUSE_S = 60.0
@@ -70,15 +71,27 @@ class EndpointSampler:
 
     async def sample(self, content: PromptContent, sampling: Sampling, *, seed: int) -> Reply:
         """See `Sampler.sample`."""
-        body = await _body(content, sampling, seed, self._settings.model)
         start = time.monotonic()
+        body = await _body(content, sampling, seed, self._settings.model)
+
+        def read(answer: Mapping[str, Any], attempts: int) -> Reply:
+            reply = _reply(answer, seconds=time.monotonic() - start, attempts=attempts)
+            self._estimate.learn(content, reply)
+            return reply
+
+        return await self.post(self._url(content), body, read)
+
+    async def post(self, url: str, body: Mapping[str, Any], read: Callable[[Mapping[str, Any], int], T]) -> T:
+        """What `read` makes of the answer and of the number of tries, with as many tries as are allowed.
+
+        Raises:
+            SamplingError: there is no answer.
+        """
         for attempt in range(self._settings.retries + 1):
             try:
                 async with self._slots:
-                    response = await self._client.post(self._url(content), json=body)
-                reply = _reply(_checked(response), seconds=time.monotonic() - start, attempts=attempt + 1)
-                self._estimate.learn(content, reply)
-                return reply
+                    response = await self._client.post(url, json=body)
+                return read(_checked(response), attempt + 1)
             except (_Again, httpx.TransportError) as error:
                 await self._pause(error, attempt)
         raise AssertionError("the last try raises")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,23 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, ProcessorMixin
 
 from rollouts.decoding import Decoded, decode
-from rollouts.engine import Generation, PromptMismatch, Request, Sampling
+from rollouts.engine import (
+    Begun,
+    Generation,
+    Progress,
+    PromptMismatch,
+    Request,
+    Sampling,
+    finished,
+    sampled_alone,
+)
 from rollouts.processing import inputs_of, load_processing, media_token_ids, model_class, tokenizer_of
+from rollouts.shared_weights import SharedWeights
 from rollouts.trajectory import NO_INPUTS, FinishReason, ModelInputs
 
 
 class HfEngine:
-    """Implements `rollouts.engine.Engine`."""
+    """Implements `rollouts.engine.EngineActor`."""
 
     def __init__(self, model: str, *, max_num_seqs: int, device: str, trust_remote_code: bool = False) -> None:
         start = time.monotonic()
@@ -35,6 +45,7 @@ class HfEngine:
         self._never_sampled = media_token_ids(config)
         self._max_num_seqs = max_num_seqs
         self._version = -1
+        self._waiting: dict[int, Request] = {}
         self._start_s = time.monotonic() - start
 
     def ready(self) -> float:
@@ -42,17 +53,48 @@ class HfEngine:
         return self._start_s
 
     def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
-        """See `Engine.generate`. Requests of like length and equal sampling share a batch."""
-        torch.manual_seed(seed)
-        by_sampling: dict[Sampling, list[int]] = {}
-        for index in sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_token_ids)):
-            by_sampling.setdefault(requests[index].sampling, []).append(index)
-        found: dict[int, Generation] = {}
-        for sampling, indices in by_sampling.items():
-            for start in range(0, len(indices), self._max_num_seqs):
-                batch = indices[start : start + self._max_num_seqs]
-                found.update(zip(batch, self._generate_batch([requests[index] for index in batch], sampling)))
-        return [found[index] for index in range(len(requests))]
+        """See `Generates`."""
+        return sampled_alone(self, requests, seed=seed)
+
+    def stream(self, requests: Sequence[Request], *, seed: int) -> Iterator[tuple[int, Generation]]:
+        """See `Engine.stream`: all at the end."""
+        yield from enumerate(self.generate(requests, seed=seed))
+
+    def advance(self, new: Sequence[tuple[int, Request]], *, seed: int | None) -> Progress:
+        """See `EngineActor.advance`: one batch of requests of like length and equal sampling, to its end."""
+        began = time.time()
+        if seed is not None:
+            torch.manual_seed(seed)
+        self._waiting.update(new)
+        batch = self._next_batch()
+        done: list[tuple[int, Generation]] = []
+        failed: list[tuple[int, str]] = []
+        if batch:
+            requests = [self._waiting.pop(number) for number in batch]
+            try:
+                found = self._generate_batch(requests, requests[0].remaining)
+            except PromptMismatch as error:
+                failed = [(number, str(error)) for number in batch]
+            else:
+                done = [
+                    (number, finished(request, *one, self._tokenizer))
+                    for number, request, one in zip(batch, requests, found)
+                ]
+        return Progress(done, failed, began, time.time())
+
+    def _next_batch(self) -> list[int]:
+        """Numbers of the requests that are answered next: the shortest, and others with the same sampling."""
+        by_length = sorted(self._waiting, key=lambda number: (len(self._waiting[number].token_ids), number))
+        if not by_length:
+            return []
+        first = self._waiting[by_length[0]].remaining
+        return [number for number in by_length if self._waiting[number].remaining == first][: self._max_num_seqs]
+
+    def pause(self) -> list[tuple[int, Begun]]:
+        """See `EngineActor.pause`: none has more than it came with, since a batch is never interrupted."""
+        begun = [(number, request.begun) for number, request in self._waiting.items()]
+        self._waiting.clear()
+        return begun
 
     def _model_inputs(self, requests: Sequence[Request]) -> list[ModelInputs]:
         """Of the images of each request; samples of one prompt share them."""
@@ -66,17 +108,19 @@ class HfEngine:
                 known[id(request.images)] = inputs
         return [known.get(id(request.images), NO_INPUTS) for request in requests]
 
-    def _generate_batch(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
+    def _generate_batch(
+        self, requests: Sequence[Request], sampling: Sampling
+    ) -> list[tuple[Begun, str, FinishReason]]:
         found = decode(
             self._model,
-            [request.prompt_token_ids for request in requests],
+            [request.token_ids for request in requests],
             sampling,
             end=frozenset([self._tokenizer.eos_token_id]),
             stops=functools.partial(self._stops, sampling.stop) if sampling.stop else None,
             model_inputs=self._model_inputs(requests),
             never=self._never_sampled,
         )
-        return [self._generation(one, sampling) for one in found]
+        return [self._ended(one, sampling) for one in found]
 
     def _stops(self, stop: Sequence[str], token_ids: NDArray[np.int64]) -> bool:
         """Whether the newest token completes a stop text. A token is a byte at least, a character four at most."""
@@ -84,7 +128,7 @@ class HfEngine:
         tail = self._tokenizer.decode(token_ids[-4 * longest - 4 :])
         return any(text in tail for text in stop)
 
-    def _generation(self, decoded: Decoded, sampling: Sampling) -> Generation:
+    def _ended(self, decoded: Decoded, sampling: Sampling) -> tuple[Begun, str, FinishReason]:
         ids = decoded.token_ids
         text = self._tokenizer.decode(ids, skip_special_tokens=True)
         stopped = bool(len(ids)) and ids[-1] == self._tokenizer.eos_token_id
@@ -92,11 +136,12 @@ class HfEngine:
             if stop in text:
                 text, stopped = text.split(stop)[0], True
         reason = FinishReason.STOP if stopped else FinishReason.LENGTH
-        return Generation(ids, decoded.logprobs, text, reason, self._version)
+        return Begun(ids, decoded.logprobs, np.full(len(ids), self._version, np.int32)), text, reason
 
-    def load_weights(self, weights: Mapping[str, NDArray[np.float32]], version: int) -> None:
-        """See `Engine.load_weights`."""
-        tensors = {name: torch.from_numpy(np.array(x)) for name, x in weights.items()}
+    def load_weights(self, weights: SharedWeights | Mapping[str, NDArray[np.float32]], version: int) -> None:
+        """See `EngineActor.load_weights`."""
+        arrays = weights.tensors() if isinstance(weights, SharedWeights) else weights.items()
+        tensors = {name: torch.from_numpy(x if x.flags.writeable else x.copy()) for name, x in arrays}
         result = self._model.load_state_dict(tensors, strict=False)
         if result.unexpected_keys or set(result.missing_keys) - {"lm_head.weight"}:  # which is tied where it is missing
             raise RuntimeError(f"weights of another model: {[*result.unexpected_keys, *result.missing_keys][:5]}")

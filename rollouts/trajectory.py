@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -159,7 +158,7 @@ class ModelInputs:
     """at least two dimensions; prompts are put together along the first one"""
 
 
-NO_INPUTS = ModelInputs(MappingProxyType({}), MappingProxyType({}))
+NO_INPUTS = ModelInputs({}, {})
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,8 @@ class Trajectory:
     completion: str
     """the response as text, without the stop token; of an episode the last one"""
     finish_reason: FinishReason
-    policy_version: int
-    """number of weight updates that the sampling policy had seen"""
+    policy_versions: NDArray[np.int32]
+    """[T] weight updates that the policy had seen when it sampled the token; -1 where action_mask is False"""
     model_inputs: ModelInputs = NO_INPUTS
     """of the images of the prompt; samples of one prompt share them"""
     turns: tuple[str, ...] = ()
@@ -187,6 +186,11 @@ class Trajectory:
     def num_sampled_tokens(self) -> int:
         """How many tokens the policy sampled."""
         return int(self.action_mask.sum())
+
+    @property
+    def policy_version(self) -> int:
+        """The newest version that sampled one of its tokens; -1 where none is sampled."""
+        return int(self.policy_versions.max(initial=-1))
 
     @property
     def truncated(self) -> bool:

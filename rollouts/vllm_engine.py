@@ -16,8 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rollouts.engine import Generation, PromptMismatch, Request, Sampling
+from rollouts.engine import (
+    Begun,
+    Generation,
+    Progress,
+    PromptMismatch,
+    Request,
+    Sampling,
+    finished,
+    joined,
+    sampled_alone,
+)
 from rollouts.images import open_image
+from rollouts.shared_weights import SharedWeights
 from rollouts.trajectory import FinishReason, PromptImages
 
 ENVIRONMENT = {
@@ -28,7 +39,18 @@ ENVIRONMENT = {
 }
 # Without a GPU, inductor would compile C++ for seconds at the first request, and two OpenMP threads that
 # compete for busy cores make every call many times slower.
-CPU_ENVIRONMENT = {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+# Weights are allocated anew at every update: memory that malloc keeps need not be mapped page by page again.
+CPU_ENVIRONMENT = {
+    "TORCHDYNAMO_DISABLE": "1",
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # vLLM would bind workers to NUMA nodes, of which there may be one
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+}
+
+# A call of `advance` returns after so many seconds when something is finished, and when nothing is.
+_REPORT_S = 0.1
+_SILENT_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,69 +66,121 @@ class VllmSettings:
     gpu_memory_utilization: float
     on_gpu: bool
     trust_remote_code: bool
+    tensor_parallel: int = 1
+    """workers that share every layer"""
+    sleeps: bool = False
+    """`sleep` will be called"""
 
 
 class VllmEngine:
-    """Implements `rollouts.engine.Engine`."""
+    """Implements `rollouts.engine.EngineActor`. Requests that come together decide each other's last bits on a CPU."""
 
     def __init__(self, settings: VllmSettings) -> None:
         start = time.monotonic()
         from vllm import LLM
 
+        import rollouts.vllm_weights  # noqa: F401  # registers the backend that the arguments name
+
         self._version = -1
+        self._asleep = False
         self._llm = LLM(**engine_arguments(settings))
-        self._config = self._llm.llm_engine.vllm_config
+        self._engine: Any = self._llm.llm_engine
+        self._config = self._engine.vllm_config
+        self._tokenizer: Any = self._llm.get_tokenizer()
         self._never_sampled = never_sampled(self._config)
+        self._requests: dict[int, Request] = {}
         self._start_s = time.monotonic() - start
 
     def ready(self) -> float:
-        """Returns once the model is loaded: the seconds that it took, imports included."""
+        """See `EngineActor.ready`; imports included."""
         return self._start_s
 
     def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
-        """See `Engine.generate`."""
-        import torch
+        """See `Generates`, for an engine that one caller has for itself."""
+        return sampled_alone(self, requests, seed=seed)
 
-        # One generator for the batch: a seed per request makes vLLM draw row by row.
-        torch.manual_seed(seed)
+    def advance(self, new: Sequence[tuple[int, Request]], *, seed: int | None) -> Progress:
+        """See `EngineActor.advance`."""
+        began = time.time()
+        if seed is not None:
+            # One generator for all: a seed per request makes vLLM draw row by row.
+            self._llm.collective_rpc("seed_sampling", args=(seed,))
         pictures: dict[int, dict[str, Any]] = {}
-        prompts = [engine_prompt(request, pictures) for request in requests]
-        # logprobs=0: the sampled token's own
-        parameters = [
-            sampling_parameters(request.sampling, logprobs=0, logit_bias=self._never_sampled) for request in requests
-        ]
-        outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
-        for request, output in zip(requests, outputs):
-            check_prompt(request, output.prompt_token_ids or [])
-        return [self._generation(output.outputs[0]) for output in outputs]
+        failed = [(number, reason) for number, request in new if (reason := self._refused(number, request, pictures))]
+        done: list[tuple[int, Generation]] = []
+        while self._engine.has_unfinished_requests():
+            for output in self._engine.step():
+                number = int(output.request_id)
+                request = self._requests.pop(number)
+                try:
+                    check_prompt(request, output.prompt_token_ids or [])
+                except PromptMismatch as error:
+                    failed.append((number, str(error)))
+                else:
+                    done.append((number, self._generation(request, output.outputs[0])))
+            elapsed = time.time() - began
+            if elapsed > (_REPORT_S if done else _SILENT_S):
+                break
+        return Progress(done, failed, began, time.time())
 
-    def _generation(self, output: Any) -> Generation:
-        token_ids = np.asarray(output.token_ids, dtype=np.int64)
-        logprobs = [entry[token].logprob for entry, token in zip(output.logprobs, output.token_ids)]
+    def _refused(self, number: int, request: Request, pictures: dict[int, dict[str, Any]]) -> str | None:
+        """Takes a request; why it cannot be taken, or None."""
+        from vllm.exceptions import VLLMClientError
+
+        parameters = sampling_parameters(
+            request.remaining, logprobs=0, output_kind=_final_only(), logit_bias=self._never_sampled
+        )
+        try:
+            self._engine.add_request(str(number), engine_prompt(request, pictures), parameters)
+        except (ValueError, VLLMClientError) as error:  # of this request: a prompt that is too long, say
+            return str(error)
+        self._requests[number] = request
+        return None
+
+    def _generation(self, request: Request, output: Any) -> Generation:
         reason = FinishReason.LENGTH if output.finish_reason == "length" else FinishReason.STOP
-        return Generation(token_ids, np.asarray(logprobs, np.float32), output.text, reason, self._version)
+        return finished(request, self._sampled(output.token_ids, output.logprobs), output.text, reason, self._tokenizer)
 
-    def load_weights(self, weights: Mapping[str, NDArray[np.float32]], version: int) -> None:
-        """See `Engine.load_weights`. A failure in the middle leaves the model without weights: restart the actor."""
-        import torch
+    def _sampled(self, token_ids: Sequence[int], entries: Sequence[Any]) -> Begun:
+        """Tokens with the log-probs (logprobs=0: the sampled token's own) that vLLM gave for each."""
+        logprobs = [entry[token].logprob for entry, token in zip(entries, token_ids)]
+        versions = np.full(len(token_ids), self._version, np.int32)
+        return Begun(np.asarray(token_ids, np.int64), np.asarray(logprobs, np.float32), versions)
 
-        tensors = [(name, torch.from_numpy(np.array(x))) for name, x in weights.items()]
-        self._llm.apply_model(lambda model: _reload(model, tensors, self._config))
+    def pause(self) -> list[tuple[int, Begun]]:
+        """See `EngineActor.pause`. vLLM gives no last output for a request that is aborted: its own state is read."""
+        begun: list[tuple[int, Begun]] = []
+        for state in self._engine.output_processor.request_states.values():
+            number = int(state.external_req_id)
+            new = self._sampled(list(state.detokenizer.output_token_ids), state.logprobs_processor.logprobs)
+            begun.append((number, joined(self._requests[number].begun, new)))
+        self._engine.abort_request([str(number) for number, _ in begun])
+        self._requests.clear()
+        return begun
+
+    def load_weights(self, weights: SharedWeights | Mapping[str, NDArray[np.float32]], version: int) -> None:
+        """See `EngineActor.load_weights`. A failure in the middle leaves the model without weights: end the actor."""
+        self._llm.collective_rpc("start_weight_update")
+        self._llm.collective_rpc("update_weights", args=({"weights": weights},))
+        self._llm.collective_rpc("finish_weight_update")
         if not self._llm.reset_prefix_cache(reset_running_requests=True):
             raise RuntimeError("vLLM kept prefixes that were computed with the old weights")
         if self._config.model_config.is_multimodal_model:
-            self._llm.llm_engine.reset_encoder_cache()  # images as the old vision tower saw them
+            self._engine.reset_encoder_cache()  # images as the old vision tower saw them
+        self._engine.set_weight_version(str(version))
         self._version = version
 
     def sleep(self) -> None:
-        """See `Engine.sleep`; on a CPU vLLM keeps its memory."""
-        if self._config.model_config.enable_sleep_mode:
+        """Gives the memory of weights and cache back; on a CPU vLLM keeps it."""
+        if self._config.model_config.enable_sleep_mode and not self._asleep:
             self._llm.sleep(level=2)
+            self._asleep = True
 
     def wake(self) -> None:
-        """See `Engine.wake`."""
-        if self._config.model_config.enable_sleep_mode:
+        """Takes the memory back; there are no weights in it."""
+        if self._asleep:
             self._llm.wake_up()
+            self._asleep = False
 
 
 def engine_arguments(settings: VllmSettings) -> dict[str, Any]:
@@ -118,13 +192,16 @@ def engine_arguments(settings: VllmSettings) -> dict[str, Any]:
         "max_num_seqs": settings.max_num_seqs,
         "trust_remote_code": settings.trust_remote_code,
         "seed": 0,
+        "worker_extension_cls": "rollouts.vllm_weights.WorkerExtension",
+        "weight_transfer_config": {"backend": "host"},
         # After temperature: the distribution that was really sampled from, which the trainer computes too.
         "logprobs_mode": "processed_logprobs",
+        "tensor_parallel_size": settings.tensor_parallel,
         "enforce_eager": not settings.on_gpu,
         "load_format": "auto" if list(Path(settings.model).glob("*.safetensors")) else "dummy",
     }
     if settings.on_gpu:
-        arguments |= {"gpu_memory_utilization": settings.gpu_memory_utilization, "enable_sleep_mode": True}
+        arguments |= {"gpu_memory_utilization": settings.gpu_memory_utilization, "enable_sleep_mode": settings.sleeps}
     if settings.kv_cache_gb is not None or not settings.on_gpu:
         arguments["kv_cache_memory_bytes"] = int((settings.kv_cache_gb or 1.0) * 2**30)
     return arguments
@@ -139,10 +216,11 @@ def engine_prompt(request: Request, pictures: dict[int, dict[str, Any]]) -> Any:
     from vllm import TokensPrompt
 
     if request.images is None:
-        return TokensPrompt(prompt_token_ids=request.prompt_token_ids.tolist())
+        return TokensPrompt(prompt_token_ids=request.token_ids.tolist())
     if id(request.images) not in pictures:
         pictures[id(request.images)] = _multi_modal(request.images)
-    return {"prompt_token_ids": request.images.unexpanded_ids.tolist(), **pictures[id(request.images)]}
+    unexpanded = [*request.images.unexpanded_ids.tolist(), *request.begun.token_ids.tolist()]
+    return {"prompt_token_ids": unexpanded, **pictures[id(request.images)]}
 
 
 def _multi_modal(images: PromptImages) -> dict[str, Any]:
@@ -160,8 +238,8 @@ def check_prompt(request: Request, seen: Sequence[int]) -> None:
     Raises:
         PromptMismatch: it has not.
     """
-    if request.images is not None and not np.array_equal(request.prompt_token_ids, seen):
-        expected = len(request.prompt_token_ids)
+    if request.images is not None and not np.array_equal(request.token_ids, seen):
+        expected = len(request.token_ids)
         raise PromptMismatch(f"a prompt with images: {len(seen)} tokens in vLLM, {expected} in the trainer")
 
 
@@ -172,6 +250,12 @@ def never_sampled(config: Any) -> dict[int, float] | None:
     from rollouts.processing import media_token_ids
 
     return dict.fromkeys(media_token_ids(config.model_config.hf_config), -100.0)
+
+
+def _final_only() -> Any:
+    from vllm.sampling_params import RequestOutputKind
+
+    return RequestOutputKind.FINAL_ONLY
 
 
 def sampling_parameters(sampling: Sampling, **others: Any) -> Any:
@@ -186,21 +270,3 @@ def sampling_parameters(sampling: Sampling, **others: Any) -> Any:
         stop=list(sampling.stop) or None,
         **others,
     )
-
-
-def _reload(model: Any, tensors: list[tuple[str, Any]], config: Any) -> None:
-    """Loads weights into a running model, layer by layer, as if from disk."""
-    from vllm.config import set_current_vllm_config
-    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
-    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
-    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-
-    with set_current_vllm_config(config):
-        initialize_layerwise_reload(model)
-        model.load_weights(iter(tensors))
-        finalize_layerwise_reload(model, config.model_config)
-    # On a CPU a tied head keeps a packed copy of the embedding, which the reload leaves stale without a word.
-    heads: list[Any] = [module for module in model.modules() if isinstance(module, ParallelLMHead)]
-    for head in heads:
-        if hasattr(head, "cpu_linear") and head.weight.numel():
-            dispatch_cpu_unquantized_gemm(head, remove_weight=False)

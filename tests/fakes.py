@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from rl.batch import TokenBatch
 from rl.create_model import create_model
 from rl.recipe import CreateModel
 from rl.scoring import ScoredTrajectory
-from rollouts.engine import Generation, Request
+from rollouts.engine import Begun, Generation, Paused, Request
 from rollouts.images import data_url
 from rollouts.trajectory import FinishReason, Prompt, Trajectory, prompt_id_of
 
@@ -89,7 +89,7 @@ def trajectory(
         rollout_logprobs=np.zeros(length, np.float32),
         completion="",
         finish_reason=reason,
-        policy_version=0,
+        policy_versions=np.repeat(np.array([-1, 0], np.int32), [len(prompt_ids), len(sampled)]),
     )
 
 
@@ -150,7 +150,10 @@ class TorchEngine:
         stopped = new[-1] == self.tokenizer.eos_token_id
         text = self.tokenizer.decode(new, skip_special_tokens=True)
         reason = FinishReason.STOP if stopped else FinishReason.LENGTH
-        return Generation(new, np.array(logprobs, np.float32), text, reason, self.version)
+        return Generation(new, np.array(logprobs, np.float32), text, reason, np.full(len(new), self.version, np.int32))
+
+    def stream(self, requests: Sequence[Request], *, seed: int) -> Iterator[tuple[int, Generation]]:
+        yield from enumerate(self.generate(requests, seed=seed))
 
     def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> None:
         tensors = {name: torch.from_numpy(x.copy()) for name, x in weights.items()}
@@ -161,3 +164,52 @@ class TorchEngine:
     def sleep(self) -> None: ...
 
     def wake(self) -> None: ...
+
+
+class SteppingEngine(TorchEngine):
+    """Samples a token of every request in turn, as an engine with continuous batching does; can be paused."""
+
+    def __init__(self, config: Qwen3Config, tokenizer: object) -> None:
+        super().__init__(config, tokenizer)
+        self.rows: list[list[tuple[int, float, int]]] = []  # by request: (token, log-prob, version) each
+        self.delivered: set[int] = set()
+        self.num_sampled = 0
+
+    @torch.no_grad()
+    def stream(self, requests: Sequence[Request], *, seed: int) -> Iterator[tuple[int, Generation]]:
+        generator = torch.Generator().manual_seed(seed)
+        self.rows = [
+            list(zip(*(x.tolist() for x in (r.begun.token_ids, r.begun.logprobs, r.begun.versions)))) for r in requests
+        ]
+        self.delivered = set()
+        while len(self.delivered) < len(requests):
+            for index, request in enumerate(requests):
+                if index not in self.delivered:
+                    self._step(request, self.rows[index], generator)
+                    if (done := self._done(request, self.rows[index])) is not None:
+                        self.delivered.add(index)
+                        yield index, done
+
+    def _step(self, request: Request, row: list[tuple[int, float, int]], generator: torch.Generator) -> None:
+        ids = [*request.prompt_token_ids.tolist(), *(token for token, _, _ in row)]
+        scores = (self.model(torch.tensor([ids])).logits[0, -1] / request.sampling.temperature).log_softmax(-1)
+        token = int(torch.multinomial(scores.exp(), 1, generator=generator))
+        row.append((token, float(scores[token]), self.version))
+        self.num_sampled += 1
+
+    def _done(self, request: Request, row: list[tuple[int, float, int]]) -> Generation | None:
+        stopped = row[-1][0] == self.tokenizer.eos_token_id
+        if not stopped and len(row) < request.sampling.max_tokens:
+            return None
+        begun = _as_begun(row)
+        text = self.tokenizer.decode(begun.token_ids, skip_special_tokens=True)
+        reason = FinishReason.STOP if stopped else FinishReason.LENGTH
+        return Generation(begun.token_ids, begun.logprobs, text, reason, begun.versions)
+
+    def pause(self) -> Paused:
+        return Paused({}, {i: _as_begun(row) for i, row in enumerate(self.rows) if i not in self.delivered})
+
+
+def _as_begun(row: list[tuple[int, float, int]]) -> Begun:
+    columns = list(zip(*row)) or [(), (), ()]
+    return Begun(*(np.array(x, t) for x, t in zip(columns, (np.int64, np.float32, np.int32))))

@@ -7,7 +7,7 @@ from fakes import random_batch, tiny_model
 from transformers import AutoModelForCausalLM
 
 from rl.batch import minibatches
-from rl.cluster import EnginePool, RayRanks, make_engine, ray_cluster
+from rl.cluster import Bundles, RayRanks, ray_cluster, start_engines
 from rl.errors import RunFailed
 from rl.group import InProcessRank, LearnerGroup
 from rl.learner import Learner
@@ -39,11 +39,10 @@ def model_path(tmp_path_factory):
     return tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
-def make_pool(model_path, kind, **changes):
-    section = EngineSection(kind=kind, max_model_len=64, max_num_seqs=32, kv_cache_gb=0.05)
-    model = ModelSection(path=model_path)
-    settings = {"replicas": 1, "max_restarts": 1, "start_timeout_s": 600} | changes
-    pool = EnginePool(lambda: make_engine(section, model, model_path), **settings)
+def make_pool(model_path, kind, *, on_event=lambda message: None, **changes):
+    section = EngineSection(kind=kind, max_model_len=64, max_num_seqs=32, kv_cache_gb=0.05, start_timeout_s=600)
+    section = section.model_copy(update={"max_restarts": 1} | changes)
+    pool = start_engines(section, ModelSection(path=model_path), model_path, on_event=on_event)
     pool.wait_ready()
     return pool
 
@@ -67,9 +66,16 @@ def largest_gap(model, asked, generations):
     return max(gaps)
 
 
-@pytest.mark.parametrize("kind", ["vllm", "hf"])
-def test_published_weights_are_the_ones_that_sample(ray, model_path, tmp_path, kind):
-    pool = make_pool(model_path, kind)
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("vllm", {}),
+        ("hf", {}),
+        pytest.param("vllm", {"tensor_parallel": 2, "cpus": 2}, marks=pytest.mark.slow),
+    ],
+)
+def test_published_weights_are_the_ones_that_sample(ray, model_path, tmp_path, kind, changes):
+    pool = make_pool(model_path, kind, **changes)
     old = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
     new = AutoModelForCausalLM.from_pretrained(tiny_model(tmp_path / "other", seed=7), dtype=torch.float32).eval()
     asked = requests(8)
@@ -77,32 +83,52 @@ def test_published_weights_are_the_ones_that_sample(ray, model_path, tmp_path, k
         weights = {name: x.detach().numpy() for name, x in model.named_parameters()}
         pool.load_weights(weights, version)
         generations = pool.generate(asked, seed=3)
-        assert {generation.policy_version for generation in generations} == {version}
+        assert {int(v) for g in generations for v in g.versions} == {version}
         assert largest_gap(model, asked, generations) < 1e-4
         again = pool.generate(asked, seed=3)
         assert [g.token_ids.tolist() for g in again] == [g.token_ids.tolist() for g in generations]
     assert largest_gap(old, asked, generations) > 1e-2  # the check notices stale weights
-    for actor in pool._actors:
-        ray.kill(actor)
+    for seat in pool._seats:
+        ray.kill(seat.actor)
 
 
 def test_a_killed_engine_is_replaced_with_the_current_weights_until_the_budget_is_spent(ray, model_path):
     told = []
-    pool = make_pool(model_path, "vllm", on_restart=told.append)
+    pool = make_pool(model_path, "vllm", on_event=told.append)
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
     weights = {name: x.detach().numpy() * 1.5 for name, x in model.named_parameters()}
     pool.load_weights(weights, 4)
     asked = requests(4)
     before = pool.generate(asked, seed=1)
-    ray.kill(pool._actors[0])
+    ray.kill(pool._seats[0].actor)
     after = pool.generate(asked, seed=1)
     assert [g.token_ids.tolist() for g in after] == [g.token_ids.tolist() for g in before]
-    assert {g.policy_version for g in after} == {4}
+    assert {int(v) for g in after for v in g.versions} == {4}
     assert pool.restarts == 1
     assert len(told) == 1
-    ray.kill(pool._actors[0])
+    ray.kill(pool._seats[0].actor)
     with pytest.raises(RunFailed, match="max_restarts is used up"):
         pool.generate(asked, seed=1)
+
+
+@pytest.mark.slow
+def test_an_engine_and_a_rank_share_a_bundle_and_use_it_in_turn(ray, model_path):
+    engine = EngineSection(kind="hf", max_model_len=64, max_num_seqs=32, replicas=2, cpus=0.5, colocate=True)
+    learner = LearnerSection(ranks=2, cpus=0.5)
+    bundles = Bundles(engine, learner)
+    pool = start_engines(engine, ModelSection(path=model_path), model_path, on_event=print, bundles=bundles)
+    group = LearnerGroup(RayRanks(learner, ModelSection(path=model_path), model_path, bundles))
+    table = ray.util.placement_group_table(bundles._group)
+    assert table["bundles"] == {0: {"CPU": 1.0}, 1: {"CPU": 1.0}}
+    group.begin_rl(OptimizerSection(learning_rate=1e-3), None, AlgorithmSection(advantage="grpo"), 0.8)
+    for version in range(2):
+        pool.load_weights(group.weights(), version)
+        generations = pool.generate(requests(8), seed=version)
+        assert {int(v) for g in generations for v in g.versions} == {version}
+        pool.sleep()
+    for seat in pool._seats:
+        ray.kill(seat.actor)
+    ray.util.remove_placement_group(bundles._group)
 
 
 def test_two_ranks_learn_what_one_rank_learns(ray, model_path, tmp_path):

@@ -144,6 +144,7 @@ def test_the_shares_of_the_terms_say_what_moves_the_reward(tmp_path):
         {"fn": f"{tmp_path}/two/reward.py:likes_letters", "name": "less", "weight": -1.0},
     ])  # fmt: skip
     iterations = []
+    loop.engine.version = 7
     with pools:
         loop.run(7, iterations.append)
     metrics = iterations[0].metrics
@@ -174,19 +175,20 @@ def test_prompts_whose_samples_all_earn_the_same_are_replaced(tmp_path):
     learned = []
     evaluate = loop.learner.ranks.learner.evaluate
     loop.learner.ranks.learner.evaluate = lambda batch: learned.append(batch) or evaluate(batch)
-    score = loop.scorer.score
+    score = loop.scorer.score_chunks
     asked = []
 
-    def flat_first_prompts(trajectories, *, to_learn):
-        scoring = score(trajectories, to_learn=to_learn)
-        asked.append(len(trajectories))
+    def flat_first_prompts(chunks, *, to_learn):
+        chunks = list(chunks)
+        scoring = score(chunks, to_learn=to_learn)
+        asked.append(sum(len(trajectories) for _, trajectories in chunks))
         flat = {item.trajectory.prompt.prompt_id for item in scoring.scored[: 3 * 4]} if len(asked) == 1 else set()
         return dataclasses.replace(scoring, scored=[
             dataclasses.replace(item, reward=0.5) if item.trajectory.prompt.prompt_id in flat else item
             for item in scoring.scored
         ])
 
-    loop.scorer.score = flat_first_prompts
+    loop.scorer.score_chunks = flat_first_prompts
     found = []
     with pools:
         loop.run(0, found.append)

@@ -8,7 +8,7 @@ import torch
 from fakes import picture_prompt, tiny_vision_model
 
 from rl.batch import pad_tokens, take_rows, whole_minibatch
-from rl.cluster import EnginePool, RayRanks, make_engine, ray_cluster
+from rl.cluster import RayRanks, ray_cluster, start_engines
 from rl.group import InProcessRank, LearnerGroup, empty_ppo_fields
 from rl.learner import Learner
 from rl.recipe import (
@@ -34,16 +34,11 @@ def test_vllm_sees_the_images_of_the_trainer_also_after_new_weights(tmp_path):
     other = tiny_vision_model(tmp_path / "other", seed=7)
     processing = load_processing(path)
     prompts = [tokenized(processing, picture_prompt(*some)) for some in (("red",), ("red", "blue"), (), ("green",))]
-    section = EngineSection(max_model_len=96, max_num_seqs=32, kv_cache_gb=0.05)
+    section = EngineSection(max_model_len=96, max_num_seqs=32, kv_cache_gb=0.05, max_restarts=0)
     learner = Learner(LearnerSection(), path, trust_remote_code=False, device="cpu")
     learner.begin_rl(OptimizerSection(learning_rate=1e-3), None, AlgorithmSection(advantage="grpo"), TEMPERATURE)
     with ray_cluster(RaySection(object_store_gb=0.2), num_cpus=1):
-        pool = EnginePool(
-            lambda: make_engine(section, ModelSection(path=path), path),
-            replicas=1,
-            max_restarts=0,
-            start_timeout_s=120,
-        )
+        pool = start_engines(section, ModelSection(path=path), path, on_event=print)
         for version, folder in enumerate((path, other)):
             learner.load_model(tmp_path / folder)
             pool.load_weights(learner.weights(), version)

@@ -14,7 +14,7 @@ from rl.learner import Learner
 from rl.ppo import to_ppo_batch
 from rl.recipe import AlgorithmSection, CriticSection, LearnerSection, OptimizerSection
 from rollouts.collect import collect, tokenized
-from rollouts.engine import PromptMismatch, Request, Sampling
+from rollouts.engine import Request, RequestRefused, Sampling
 from rollouts.hf_engine import HfEngine
 from rollouts.processing import load_processing, together
 from rollouts.trajectory import ModelInputs
@@ -134,7 +134,7 @@ def test_a_saved_policy_loads_with_its_processor_and_sees_the_same(model_path, t
 def test_an_engine_that_makes_other_tokens_of_a_prompt_stops(model_path):
     asked = tokenized(load_processing(model_path), picture_prompt("red"))
     engine = HfEngine(model_path, max_num_seqs=8, device="cpu")
-    with pytest.raises(PromptMismatch):
+    with pytest.raises(RequestRefused):
         engine.generate([Request(asked.token_ids[:-1], SAMPLING, asked.images)], seed=0)
 
 

@@ -167,9 +167,11 @@ class EpisodeCollector:
     def _trajectory(self, episode: _Running) -> Trajectory:
         action_mask = np.zeros(len(episode.token_ids), np.bool_)
         logprobs = np.zeros(len(episode.token_ids), np.float32)
+        versions = np.full(len(episode.token_ids), -1, np.int32)
         for start, generation in episode.sampled:
             end = start + len(generation.token_ids)
             action_mask[start:end], logprobs[start:end] = True, generation.logprobs
+            versions[start:end] = generation.versions
         environment, last = episode.environment, episode.sampled[-1][1]
         columns = {
             **episode.prompt.prompt.columns,
@@ -187,7 +189,7 @@ class EpisodeCollector:
             rollout_logprobs=logprobs,
             completion=last.text,
             finish_reason=FinishReason.LENGTH if episode.truncated else FinishReason.STOP,
-            policy_version=last.policy_version,
+            policy_versions=versions,
             model_inputs=joined(episode.inputs),
             turns=tuple(generation.text for _, generation in episode.sampled),
         )

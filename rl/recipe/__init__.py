@@ -113,16 +113,36 @@ class ModelSection(Section):
 # ---------------------------------------------------------------- machines
 
 
+class ServerSection(Section):
+    """An OpenAI-compatible vLLM server, started with the model of this recipe."""
+
+    url: str
+    """up to and with /v1"""
+    model: str
+    """the name under which it serves the model"""
+    api_key_env: str | None = None
+    """environment variable that holds the key"""
+    concurrency: Positive = 64
+    """requests under way at the same time"""
+
+
 class EngineSection(Section):
     """The rollout engines: Ray actors, one engine each."""
 
-    kind: Literal["vllm", "hf"] = "vllm"
-    """hf: a transformers model behind the same interface, where vLLM is not installed and for very small models"""
+    kind: Literal["vllm", "hf", "server"] = "vllm"
+    """hf: a transformers model behind the same interface, where vLLM is not installed and for very small models;
+    server: a vLLM server that runs already, for pipelines that change no weights (message caches)"""
+    server: ServerSection | None = None
     replicas: Positive = 1
     gpus: NonNegativeFloat = 0
     """GPUs that Ray reserves for one replica; 0 runs on the CPU"""
     cpus: NonNegativeFloat = 1
     """CPU cores that Ray reserves for one replica"""
+    tensor_parallel: Positive = 1
+    """processes that share every layer of one replica; its gpus and cpus are those of all of them"""
+    colocate: bool = False
+    """engine i and learner rank i share a bundle of Ray's, and with it a machine; the engine sleeps (gives its GPU
+    memory back) while the rank learns"""
     max_model_len: Positive
     """tokens of prompt and response together, over all stages"""
     max_num_seqs: Positive = 256
@@ -132,8 +152,23 @@ class EngineSection(Section):
     gpu_memory_utilization: Share = 0.9
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_restarts: NonNegative = 3
-    """times that one dead engine is started anew before the run stops"""
+    """times that an engine is started anew, all engines together, before the run stops"""
     start_timeout_s: PositiveFloat = 600
+    answer_timeout_s: PositiveFloat = 600
+    """an engine that has work and does not answer for so long is killed and started anew; longer than one step of the
+    model (hf: than one batch)"""
+    deal: Literal["load", "fixed"] = "load"
+    """load: the next prompt goes to the engine with the fewest responses under way; fixed: every engine gets its block
+    at once, so that a run with several replicas repeats bit for bit, as one with one replica does anyway"""
+
+
+    @model_validator(mode="after")
+    def _parallel(self) -> EngineSection:
+        if self.kind != "vllm" and self.tensor_parallel > 1:
+            raise ValueError(f"tensor_parallel: {self.tensor_parallel} needs kind vllm")
+        if (self.kind == "server") != (self.server is not None):
+            raise ValueError("server: kind server needs a section server with url and model, and no other kind has one")
+        return self
 
 
 class AdapterSection(Section):
@@ -167,6 +202,8 @@ class LearnerSection(Section):
     """train adapters only; they are merged where weights are published and saved, and when a stage begins"""
     head_chunk_tokens: Positive = 4096
     """tokens whose logits over the vocabulary exist at the same time"""
+    async_level: Literal[0, 1] = 0
+    """1: the next iteration is sampled while this one learns, with weights that are one update old"""
 
     @property
     def in_driver(self) -> bool:
@@ -201,6 +238,8 @@ class SavingSection(Section):
     """newest checkpoints of a stage that are kept"""
     rollouts_per_iteration: NonNegative = 8
     """trajectories that are written with their rewards in every iteration"""
+    trace_iterations: NonNegative = 0
+    """first iterations of each rl stage whose time line is written to traces/<stage>.json in Chrome's trace format"""
 
 
 class NonFiniteSection(Section):
@@ -481,6 +520,19 @@ class EpisodeSection(Section):
     """what the numbers of a click mean"""
 
 
+class LongTailSection(Section):
+    """More prompts are under way than an iteration learns from: it takes those that are complete first, and the last
+    responses are not waited for. Which are first depends on the time, so such a stage does not repeat bit for bit."""
+
+    extra_prompts: Positive
+    """prompts under way beyond prompts_per_iteration"""
+    rest: Literal["continue", "drop"] = "continue"
+    """continue: the others go on in the next iteration, under its weights; drop: they are given up, which favours
+    prompts with short responses"""
+    max_staleness: Positive = 4
+    """updates; a response with an older token begins anew"""
+
+
 class RlStage(Section):
     """PPO on prompts that rewards can score."""
 
@@ -500,6 +552,8 @@ class RlStage(Section):
     """train synthesis on messages of the current policy"""
     episodes: EpisodeSection | None = None
     """the prompts of the stage have an environment, see the task `device`"""
+    long_tail: LongTailSection | None = None
+    """partial rollouts"""
     keep_best: str | None = None
     """an evaluation with the key every: the stage hands on the policy that scored highest on it, of those measured"""
 
@@ -663,7 +717,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
         problems = [*_reference_problems(self), *_length_problems(self), *_gold_problems(self), *_best_problems(self)]
-        problems += _normalisation_problems(self)
+        problems += [*_normalisation_problems(self), *_staleness_problems(self), *_placement_problems(self)]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -789,6 +843,42 @@ def _normalisation_problems(recipe: Recipe) -> Iterator[str]:
         for index, reward in enumerate(section.rewards):
             if reward.normalise is not None:
                 yield f"{key}.rewards.{index}.normalise: only rewards of an rl stage are normalised"
+
+
+def _staleness_problems(recipe: Recipe) -> Iterator[str]:
+    """Stages that learn from tokens of older policies and do not correct for it."""
+    for name, stage in recipe.stages.items():
+        if not isinstance(stage, RlStage):
+            continue
+        algorithm, tail = stage.algorithm, stage.long_tail
+        stale = "learner.async_level 1" if recipe.learner.async_level else None
+        stale = "long_tail" if tail is not None and tail.rest == "continue" else stale
+        if stale and algorithm.importance_cap is None and algorithm.old_logprobs == "trainer":
+            yield (
+                f"stages.{name}.algorithm.importance_cap: {stale} learns from tokens of older policies; set "
+                f"importance_cap, for example to 2, or old_logprobs to rollout"
+            )
+        if tail is not None and stage.episodes is not None:
+            yield f"stages.{name}.long_tail: whole episodes cannot be paused"
+        if tail is not None and algorithm.refill_rounds:
+            yield f"stages.{name}.algorithm.refill_rounds: long_tail chooses prompts too; use one of the two"
+
+
+def _placement_problems(recipe: Recipe) -> Iterator[str]:
+    """Engines that cannot take weights, or that shall share bundles with learner ranks that are not there."""
+    engine, learner = recipe.engine, recipe.learner
+    if engine.kind == "server":
+        for name, stage in recipe.stages.items():
+            if isinstance(stage, SftStage | RlStage):
+                yield f"engine.kind: a server keeps its weights, and the {stage.kind} stage {name} changes them"
+    if not engine.colocate:
+        return
+    if learner.in_driver:
+        yield "engine.colocate: the learner is in the driver's process; set learner.ranks or learner.gpus"
+    elif engine.replicas != learner.ranks:
+        yield f"engine.colocate: engine.replicas {engine.replicas} and learner.ranks {learner.ranks} must be equal"
+    if learner.async_level:
+        yield "engine.colocate: engines sleep while the learner learns; learner.async_level 1 has them sample then"
 
 
 def _gold_problems(recipe: Recipe) -> Iterator[str]:

@@ -1,0 +1,291 @@
+"""Several engine actors as one engine: requests are dealt to them, what is finished streams back, and what breaks is
+replaced.
+
+Each engine has two short calls under way, so that it never waits for the driver. An engine breaks when its process
+dies, when a call raises, or when it does not answer in time; it is then killed and started anew with the newest
+weights, and its work is dealt again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl.deal import Deal, RequestFailed, Rule
+from rl.errors import RunFailed, last_line
+from rollouts.engine import Begun, Engine, Generation, Paused, Progress, Request
+from rollouts.shared_weights import SharedBuffer
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+_CALLS_UNDER_WAY = 2
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """Numbers of the recipe's `engine` section."""
+
+    replicas: int
+    capacity: int
+    """sequences that one engine decodes at the same time"""
+    deal: Rule
+    max_restarts: int
+    start_timeout_s: float
+    answer_timeout_s: float
+    """without an answer of an engine that has calls under way"""
+    one_machine: bool = True
+    """every engine runs on the machine of this process"""
+
+
+@dataclass
+class _Seat:
+    """The place of one engine, whichever actor sits there."""
+
+    actor: ActorHandle
+    calls: deque[Any] = field(default_factory=deque)
+    """futures in the order in which the actor answers them"""
+    deadline: float = 0.0
+    """monotonic seconds when the oldest call counts as not answered"""
+
+
+class EnginePool(Engine):
+    """See the head of this module."""
+
+    def __init__(
+        self,
+        make_actor: Callable[[int], ActorHandle],
+        settings: PoolSettings,
+        *,
+        on_event: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        """
+        Args:
+            make_actor: starts the engine of an index.
+            on_event: told of every engine that is replaced.
+        """
+        self._make_actor, self._settings = make_actor, settings
+        self._on_event = on_event
+        self.on_span: Callable[[int, float, float], None] | None = None
+        """told of each stretch in which an engine sampled: its index, seconds since the epoch"""
+        self._restarts_left = settings.max_restarts
+        self._weights: tuple[Any, int] | None = None
+        self._deal: Deal | None = None
+        self._arrived: deque[tuple[int, Generation]] = deque()  # not delivered yet
+        # Engines on other machines cannot see this one's memory: Ray carries the weights there.
+        self._buffer = SharedBuffer() if settings.one_machine and SharedBuffer.is_possible() else None
+        self._next_number = 0
+        self._ended: str | None = None
+        self._asleep = False
+        self.restarts = 0
+        self.dealt_again = 0
+        self.refusals = 0
+        self._seats = [self._new_seat(index) for index in range(settings.replicas)]
+
+    # ------------------------------------------------------------ Engine
+
+    def wait_ready(self) -> float:
+        """Returns once every engine has loaded its model: the seconds that the slowest took in its own process.
+
+        Raises:
+            RunFailed: an engine does not start.
+        """
+        import ray
+
+        try:
+            ready = [seat.calls[0] for seat in self._seats]
+            slowest = max(ray.get(ready, timeout=self._settings.start_timeout_s))
+        except ray.exceptions.RayError as error:
+            raise RunFailed(f"a rollout engine did not start: {last_line(error)}") from error
+        for seat in self._seats:
+            seat.calls.popleft()
+        return float(slowest)
+
+    def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
+        """See `Engine.generate`."""
+        found = dict(self.stream(requests, seed=seed))
+        return [found[index] for index in range(len(requests))]
+
+    def stream(self, requests: Sequence[Request], *, seed: int) -> Iterator[tuple[int, Generation]]:
+        """See `Engine.stream`.
+
+        Raises:
+            RunFailed: the budget of restarts is used up, or a request is refused by every engine.
+        """
+        settings, first = self._settings, self._next_number
+        self._next_number += len(requests)
+        deal = Deal(requests, engines=len(self._seats), capacity=settings.capacity, rule=settings.deal, first=first)
+        self._deal = deal
+        try:
+            while not deal.complete or self._arrived:
+                if not self._arrived:
+                    self._feed(deal, seed)
+                    self._listen(deal)
+                while self._arrived:
+                    yield self._arrived.popleft()
+        except RequestFailed as error:
+            raise RunFailed(str(error)) from None
+        finally:
+            self.dealt_again += deal.dealt_again
+            self.refusals += deal.refusals
+            if not deal.complete and self._deal is deal and self._ended is None:
+                self.pause()  # the caller wants no more of it
+            self._deal = None
+            self._arrived.clear()
+
+    def pause(self) -> Paused:
+        """See `Engine.pause`."""
+        deal, self._deal = self._deal, None
+        if deal is None:  # all of it has been delivered
+            return Paused({}, {})
+        late = dict(self._arrived)
+        self._arrived.clear()
+        begun: dict[int, Begun] = {}
+        for index in range(len(self._seats)):
+            if deal.busy(index):
+                self._call(index, "pause")
+        for index, answer in self._until_quiet():
+            if isinstance(answer, Progress):
+                late.update(deal.take(index, answer))
+            elif isinstance(answer, list):
+                begun.update(answer)
+        rest = deal.open_requests()
+        return Paused(late, {number - deal.first: begun.get(number, rest[number].begun) for number in rest})
+
+    def load_weights(self, weights: Mapping[str, NDArray[np.float32]], version: int) -> None:
+        """See `Engine.load_weights`. Goes through memory, not over the disk.
+
+        Engines that break meanwhile are replaced and get these weights. Where no restart is left, the next stream
+        raises, not this call: the iteration that made the weights is done and can be saved first.
+        """
+        import ray
+
+        shared = self._buffer.begin(weights) if self._buffer is not None else ray.put(dict(weights))
+        self._weights = (shared, version)
+        with contextlib.suppress(RunFailed):
+            for index in range(len(self._seats)):
+                if self._asleep:
+                    self._call(index, "wake")
+                self._call(index, "load_weights", *self._weights)
+            if self._buffer is not None:  # the engines load what is written while the rest is being written
+                self._buffer.fill(weights)
+            self._asleep = False
+            for _ in self._until_quiet():
+                pass
+
+    def sleep(self) -> None:
+        """See `Engine.sleep`."""
+        for index in range(len(self._seats)):
+            self._call(index, "sleep")
+        self._asleep = True
+        for _ in self._until_quiet():
+            pass
+
+    def fault_metrics(self) -> dict[str, float]:
+        """Counts since the pool began."""
+        return {
+            "engine_restarts": float(self.restarts),
+            "requests_dealt_again": float(self.dealt_again),
+            "requests_refused": float(self.refusals),
+        }
+
+    # ------------------------------------------------------------ calls and answers
+
+    def _feed(self, deal: Deal, seed: int) -> None:
+        """Hands out requests, and keeps calls under way at every engine that has some."""
+        if self._ended is not None:
+            raise RunFailed(self._ended)
+        ready = [index for index, seat in enumerate(self._seats) if len(seat.calls) < _CALLS_UNDER_WAY]
+        begin = [index for index in ready if not deal.busy(index)]
+        for index, numbers in deal.next_for(ready).items():
+            new = [(number, deal.requests[number]) for number in numbers]
+            self._call(index, "advance", new, seed=deal.seed_for(index, seed) if index in begin else None)
+        for index, seat in enumerate(self._seats):
+            while deal.busy(index) and len(seat.calls) < _CALLS_UNDER_WAY:
+                self._call(index, "advance", [], seed=None)
+
+    def _listen(self, deal: Deal) -> None:
+        for index, answer in self._answers():
+            if isinstance(answer, Progress):
+                self._arrived.extend(deal.take(index, answer))
+
+    def _call(self, index: int, method: str, *args: object, **kwargs: object) -> None:
+        seat = self._seats[index]
+        if not seat.calls:
+            seat.deadline = time.monotonic() + self._settings.answer_timeout_s
+        seat.calls.append(getattr(seat.actor, method).remote(*args, **kwargs))
+
+    def _until_quiet(self) -> Iterator[tuple[int, Any]]:
+        """Answers until no call is under way."""
+        while any(seat.calls for seat in self._seats):
+            yield from self._answers()
+
+    def _answers(self) -> list[tuple[int, Any]]:
+        """(index of the engine, what its oldest call gave) of those that have answered, after waiting for one."""
+        import ray
+
+        waiting = {seat.calls[0]: index for index, seat in enumerate(self._seats) if seat.calls}
+        if not waiting:
+            return []
+        left = min(self._seats[index].deadline for index in waiting.values()) - time.monotonic()
+        ready, _ = ray.wait(list(waiting), num_returns=1, timeout=max(left, 0.0))
+        if len(waiting) > 1:  # those that have answered as well
+            ready = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)[0]
+        now, answers = time.monotonic(), []
+        for future in ready:
+            index = waiting[future]
+            try:
+                answers.append((index, ray.get(future)))
+            except ray.exceptions.RayError as error:
+                self._replace(index, last_line(error))
+            else:
+                seat = self._seats[index]
+                seat.calls.popleft()
+                seat.deadline = now + self._settings.answer_timeout_s
+        for index in set(waiting.values()) - {waiting[future] for future in ready}:
+            if self._seats[index].deadline <= now:
+                self._replace(index, f"it has not answered for {self._settings.answer_timeout_s:g} s")
+        for index, answer in answers:
+            if isinstance(answer, Progress) and self.on_span is not None:
+                self.on_span(index, answer.began, answer.ended)
+        return answers
+
+    # ------------------------------------------------------------ what breaks
+
+    def _new_seat(self, index: int) -> _Seat:
+        actor = self._make_actor(index)
+        calls = deque([actor.ready.remote()])
+        return _Seat(actor, calls, time.monotonic() + self._settings.start_timeout_s)
+
+    def _replace(self, index: int, reason: str) -> None:
+        """Kills an engine and starts another in its place, which gets the weights as soon as it is ready.
+
+        Raises:
+            RunFailed: the budget is used up; every later stream raises it too.
+        """
+        import ray
+
+        with contextlib.suppress(Exception):  # it is dead, or dying; either is fine
+            ray.kill(self._seats[index].actor)
+        if not self._restarts_left:
+            self._seats[index].calls.clear()
+            self._ended = f"rollout engine {index} died and engine.max_restarts is used up: {reason}"
+            raise RunFailed(self._ended)
+        self._restarts_left -= 1
+        self.restarts += 1
+        lost = self._deal is not None and self._deal.busy(index)
+        self._on_event(
+            f"rollout engine {index} is started anew{', its work is dealt again' if lost else ''}: {reason}"
+        )
+        self._seats[index] = self._new_seat(index)
+        if self._weights is not None:
+            self._call(index, "load_weights", *self._weights)
+        if self._deal is not None:
+            self._deal.broken(index)

@@ -1,0 +1,63 @@
+"""Real engines that break on purpose, in the way that a file in a folder names, once each."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from rollouts.engine import Progress
+from rollouts.hf_engine import HfEngine
+from rollouts.vllm_engine import VllmEngine
+
+
+def suffer(faults, fault):
+    """SIGKILL or SIGSTOP of this process, where the folder asks for it."""
+    try:
+        (faults / fault).unlink()
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGSTOP if fault == "hang" else signal.SIGKILL)
+
+
+class FragileVllm(VllmEngine):
+    """Dies before an update of its weights, or in the middle of one."""
+
+    def __init__(self, settings, faults: Path):
+        super().__init__(settings)
+        self.faults = faults
+
+    def load_weights(self, weights, version):
+        suffer(self.faults, "die before an update")
+        if (self.faults / "die in an update").exists():
+            tensors = list(weights.tensors())
+            half = tensors[: len(tensors) // 2]
+            self._llm.apply_model(lambda model: self._load_half(model, half))
+        super().load_weights(weights, version)
+
+    def _load_half(self, model, half):
+        import torch
+        from vllm.config import set_current_vllm_config
+        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
+
+        with set_current_vllm_config(self._config):
+            initialize_layerwise_reload(model)
+            model.load_weights((name, torch.from_numpy(x.copy())) for name, x in half)
+        suffer(self.faults, "die in an update")
+
+
+class FragileHf(HfEngine):
+    """Hangs, or refuses one request."""
+
+    def __init__(self, model, faults: Path):
+        super().__init__(model, max_num_seqs=4, device="cpu")
+        self.faults = faults
+
+    def advance(self, new, *, seed):
+        suffer(self.faults, "hang")
+        refusal = self.faults / "refuse one"
+        if not new or not refusal.exists():
+            return super().advance(new, seed=seed)
+        refusal.unlink()
+        progress = super().advance(new[1:], seed=seed)
+        return Progress(progress.finished, [(new[0][0], "not today")], progress.began, progress.ended)
