@@ -147,7 +147,7 @@ def test_a_whole_number_is_taken_for_a_number_and_a_list_for_a_pair(base):
         ("seed=-1", "seed: -1: should be greater than or equal to 0"),
         ("engine.cpus=many", "engine.cpus: 'many': a number is expected, this is text"),
         ("engine.cpus=.inf", "engine.cpus: inf: a finite number is expected"),
-        ("engine.kind=sglang", "engine.kind: 'sglang': should be 'vllm' or 'hf'"),
+        ("engine.kind=sglang", "engine.kind: 'sglang': should be 'vllm', 'hf' or 'server'"),
         ("engine=hf", "engine: 'hf': a mapping of keys to values is expected, this is text"),
         ("model.trust_remote_code='yes'", "model.trust_remote_code: 'yes': true or false is expected, this is text"),
         ("model.path=3", "model.path: 3: text is expected"),
