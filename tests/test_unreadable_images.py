@@ -7,8 +7,8 @@ from rl.checkpoint import StageState
 from rl.errors import RunFailed
 from rl.group import InProcessRank, LearnerGroup
 from rl.learner import Learner
-from rl.loop import RlLoop
 from rl.recipe import LearnerSection, RlStage, SftStage
+from rl.rollout import Rollouts
 from rl.scoring import Scorer
 from rl.sft import SftLoop
 from rollouts.images import data_url
@@ -43,9 +43,9 @@ def test_prompts_of_an_rl_stage(model_path, tmp_path):
     stage = RlStage.model_validate(STAGE)
 
     def prompts(good, bad):
-        loop = RlLoop(stage, None, None, Scorer([], {}), stream(tmp_path, good, bad), load_processing(model_path),
-                      seed=0, max_model_len=64)
-        return loop._prompts(good)
+        rollouts = Rollouts(stage, None, Scorer([], {}), stream(tmp_path, good, bad), load_processing(model_path),
+                            seed=0, max_model_len=64, rewrite=None)
+        return rollouts._prompts(good)
 
     found, passed_over = prompts(6, 3)  # at most one epoch and what comes before the sixth good row
     assert len(found) == 6

@@ -93,7 +93,7 @@ MISTAKES = {
         in_recipe("iterations: 3", "iteratons: 3"),
         ["recipe.yaml: stages.rlvr.iterations: required, but not given",
          "recipe.yaml: stages.rlvr.iteratons: unknown key; did you mean 'iterations'? Allowed: algorithm, critic, "
-         "episodes, iterations, keep_best, kind, online_messages, policy, prompts, prompts_per_iteration, rewards, samples_per_prompt, sampling, success"],
+         "episodes, iterations, keep_best, kind, long_tail, online_messages, policy, prompts, prompts_per_iteration, rewards, samples_per_prompt, sampling, success"],
     ),
     "wrong type": (
         in_recipe("iterations: 3", "iterations: three"),
