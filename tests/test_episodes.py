@@ -16,8 +16,8 @@ from rl.errors import UserError
 from rl.gui.agent import replayed
 from rl.gui.episodes import EpisodeCollector
 from rl.learner import Learner
-from rl.loop import as_sampling
 from rl.recipe import AlgorithmSection, EpisodeSection, LearnerSection, OptimizerSection, SamplingSection
+from rl.rollout import as_sampling
 from rl.rollout_log import logged
 from rl.scoring import ScoredTrajectory, as_completion
 from rollouts.collect import tokenized
