@@ -28,7 +28,7 @@ class StageState:
     rollbacks: int = 0
     """times that the stage went back to a checkpoint; part of the seeds, so that it does not repeat what failed"""
     carried: str = ""
-    """prompts that are started and not learned from yet; see `rl.rollout_order.packed`"""
+    """prompts that are started and not learned from yet; see `rl.started_prompts.packed`"""
 
 
 def save_checkpoint(folder: Path, learner: LearnerGroup, state: StageState, *, keep: int) -> None:

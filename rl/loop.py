@@ -15,8 +15,9 @@ from rl.non_finite import Watch, watch_nothing
 from rl.ppo import to_ppo_batch
 from rl.recipe import RlStage
 from rl.rollout import Rollouts, iteration_seed
-from rl.rollout_order import InTurn, OneAhead, packed
+from rl.rollout_order import InTurn, OneAhead
 from rl.scoring import ScoredTrajectory, Scorer
+from rl.started_prompts import packed
 from rl.trained_model import Sums
 from rollouts.collect import Collect, StartedPrompt, TokenizedPrompt
 from rollouts.engine import Engine

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import pickle
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -97,13 +95,3 @@ class OneAhead(InTurn):
     def states(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """See `InTurn.states`."""
         return self._before
-
-
-def packed(carried: Sequence[StartedPrompt]) -> str:
-    """Started prompts as text for a checkpoint, "" for none. Their columns may hold anything: images, say."""
-    return base64.b64encode(pickle.dumps(tuple(carried))).decode() if carried else ""
-
-
-def unpacked(text: str) -> tuple[StartedPrompt, ...]:
-    """What `packed` was given. The text is from a checkpoint of ours whose checksum is right."""
-    return pickle.loads(base64.b64decode(text)) if text else ()

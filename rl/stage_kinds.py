@@ -83,7 +83,7 @@ def _until_done(
 def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
     """PPO; see rl/loop.py."""
     from rl.loop import Iteration, RlLoop
-    from rl.rollout_order import unpacked
+    from rl.started_prompts import unpacked
 
     parts.learner.begin_rl(stage.policy, stage.critic, stage.algorithm, stage.sampling.temperature)
     progress = parts.progress(name)
@@ -149,7 +149,8 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
         scorer.load_state(start.scales)
         history[:] = parts.run.metrics(name)
         own_seed = parts.seed(f"{name}, return {start.rollbacks}") if start.rollbacks else seed
-        dataclasses.replace(loop, seed=own_seed).run(start.iteration, after_iteration, unpacked(start.carried))
+        carried = unpacked(start.carried, parts.tokenizer)
+        dataclasses.replace(loop, seed=own_seed).run(start.iteration, after_iteration, carried)
 
     _until_done(parts, progress, state, train)
     return StageOutcome(stage.iterations, _back_to_best(parts, name))

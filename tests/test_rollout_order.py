@@ -1,6 +1,8 @@
 """Stages that do not wait: the long tail is carried over, or the next iteration is sampled while this one learns."""
 
 import dataclasses
+import datetime
+import decimal
 import threading
 
 import numpy as np
@@ -8,8 +10,9 @@ import pytest
 from fakes import SteppingEngine
 from test_loop import make_loop
 
+from rl.errors import RunFailed
 from rl.recipe import Recipe
-from rl.rollout_order import packed, unpacked
+from rl.started_prompts import packed, unpacked
 
 TAIL = {"extra_prompts": 4, "max_staleness": 3}
 CORRECTED = {"minibatches": 2, "importance_cap": 2.0}
@@ -46,7 +49,7 @@ def test_the_long_tail_goes_on_in_the_next_iteration_and_no_token_is_lost(tmp_pa
             versions = item.trajectory.policy_versions[item.trajectory.action_mask]
             assert (np.diff(versions) >= 0).all()
         trained += sum(item.trajectory.num_sampled_tokens for item in iteration.scored)
-        carried = unpacked(iteration.state.carried)
+        carried = unpacked(iteration.state.carried, loop.tokenizer)
         assert len(carried) == 4
         waiting = sum(len(x.token_ids) for one in carried for x in [*one.finished.values(), *one.begun.values()])
         assert waiting == iteration.metrics["tokens_carried"]
@@ -75,7 +78,7 @@ def test_what_was_carried_is_part_of_a_checkpoint(tmp_path):
     resumed.learner.load_state(tmp_path / "state")
     resumed.stream.load_state(states[1].stream)
     resumed.engine.load_weights(resumed.learner.weights(), 2)
-    run(resumed, pools, 2, unpacked(states[1].carried))
+    run(resumed, pools, 2, unpacked(states[1].carried, resumed.tokenizer))
     for name, x in straight.learner.weights().items():
         assert (x == resumed.learner.weights()[name]).all(), name
 
@@ -150,16 +153,56 @@ def test_a_stage_that_ends_early_takes_the_one_ahead_along(tmp_path):
 
 def test_started_prompts_come_back_from_text_as_they_were(tmp_path):
     loop, pools = make_loop(tmp_path, iterations=1, sampling={"max_tokens": 24}, long_tail=TAIL, algorithm=CORRECTED)
-    (iteration,) = run(stepping(loop), pools)
-    first, again = unpacked(iteration.state.carried), unpacked(packed(unpacked(iteration.state.carried)))
-    assert [one.prompt.prompt for one in first] == [one.prompt.prompt for one in again]
+    loop = stepping(loop)
+    (iteration,) = run(loop, pools)
+    first = unpacked(iteration.state.carried, loop.tokenizer)
+    columns = {
+        "nested": [{"a": [1, 2.5, None, True]}, {3: "b", "stored as": "mapping"}],
+        "bytes": b"\x00\xff",
+        "day": datetime.date(2026, 1, 2),
+        "moment": datetime.datetime(2026, 1, 2, 3, 4, 5, 6, datetime.UTC),
+        "money": decimal.Decimal("1.10"),
+        "number": np.float32(0.1),
+    }
+    first = [with_columns(one, columns) for one in first]
+    again = unpacked(packed(first), loop.tokenizer)
+    assert len(first) == len(again) == 4
     for one, other in zip(first, again):
-        assert one.begun.keys() == other.begun.keys()
-        for sample in one.begun:
-            for name in ("token_ids", "logprobs", "versions"):
-                assert (getattr(one.begun[sample], name) == getattr(other.begun[sample], name)).all()
+        assert one.prompt.prompt == other.prompt.prompt
+        assert (one.prompt.token_ids == other.prompt.token_ids).all()
+        for mine, theirs in ((one.begun, other.begun), (one.finished, other.finished)):
+            assert mine.keys() == theirs.keys()
+            for sample in mine:
+                for name in ("token_ids", "logprobs", "versions"):
+                    assert getattr(mine[sample], name).dtype == getattr(theirs[sample], name).dtype
+                    assert (getattr(mine[sample], name) == getattr(theirs[sample], name)).all()
+    assert any(one.begun for one in first)
     assert packed(()) == ""
-    assert unpacked("") == ()
+    assert unpacked("", loop.tokenizer) == ()
+
+
+def test_arrays_of_a_column_keep_their_kind(tmp_path):
+    loop, pools = make_loop(tmp_path, iterations=1, sampling={"max_tokens": 24}, long_tail=TAIL, algorithm=CORRECTED)
+    loop = stepping(loop)
+    (iteration,) = run(loop, pools)
+    one = with_columns(unpacked(iteration.state.carried, loop.tokenizer)[0], {"x": np.eye(2, dtype=np.int16)})
+    (again,) = unpacked(packed([one]), loop.tokenizer)
+    assert again.prompt.prompt.columns["x"].dtype == np.int16
+    assert (again.prompt.prompt.columns["x"] == np.eye(2)).all()
+
+
+def test_a_column_that_no_checkpoint_can_keep_is_named(tmp_path):
+    loop, pools = make_loop(tmp_path, iterations=1, sampling={"max_tokens": 24}, long_tail=TAIL, algorithm=CORRECTED)
+    loop = stepping(loop)
+    (iteration,) = run(loop, pools)
+    one = with_columns(unpacked(iteration.state.carried, loop.tokenizer)[0], {"odd": object()})
+    with pytest.raises(RunFailed, match="column 'odd' holds a object"):
+        packed([one])
+
+
+def with_columns(started, columns):
+    prompt = dataclasses.replace(started.prompt.prompt, columns=columns)
+    return dataclasses.replace(started, prompt=dataclasses.replace(started.prompt, prompt=prompt))
 
 
 @pytest.mark.parametrize(
