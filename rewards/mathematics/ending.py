@@ -25,7 +25,8 @@ _HEDGE = re.compile(
     r"(?:problem|question|prompt|example) (?:says|states|gives|tells|mentions|has)(?!.*\b(?:so|thus|hence|therefore)\b)|continue with)\b|\?|"
     r"\bbetween\s+\$?[\d.,]+\$?\s+and\b|"
     r"^\W*we (?:start|begin) with\b|\bsteps? \d|\bmore steps?\b|\b(?:to (?:begin|start) with|at first|initially|originally)\b|"
-    r"^\W*(?:if|unless|let|suppose|assume|given)\b(?!.*,\s*we\s+(?:get|obtain)\b)",
+    r"^\W*(?:if|unless|let|suppose|assume|given)\b(?!.*,\s*(?:we\s+(?:get|obtain)|then the (?:total|sum|answer|value|result|number))\b)|"
+    r"\b(?:fails|does(?:n't| not) (?:work|fit|satisfy)|(?:is|was|be|seems) (?:wrong|incorrect))\b|\((?:wrong|incorrect)\)",
     re.I,
 )
 _GLOSSED = re.compile(  # the minimum is $3$ when $a=1$ and $b=2$
@@ -68,13 +69,20 @@ _COMPUTED = re.compile(  # 48 + 24 = 72 clips in April and May
     r"[\d)]\s*[-−+*/×÷]\s*[$(]*[\d.][^=]{0,80}=\s*([$€£¥]?\d[\d,]*(?:\.\d+)?(?:/\d+)?)"
     r"(?:[\s\u0080-\uffff][^\d=$\\]*)?\W*$"
 )
-_BOUND = re.compile(r"\b(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than\s*$|\b(?:close to|instead of|rather than|compared (?:to|with)|unlike|out of|(?:among|of|from) (?:the|all|these|those)(?: [a-z]+)?)\s*$", re.I)
+_STEP = re.compile(  # next, divide by 45
+    r"^\W*(?:(?:next|then|now|first|finally|so)\b,?\s*)?(?:we\s+(?:now\s+|then\s+|can\s+)?(?:need to\s+|have to\s+)?)?"
+    r"(?:divide|multiply|add|subtract|substitute|plug|square|take|compare|consider|try|round|convert)\b"
+    r"(?!.*(?:=|\b(?:is|are|gets?|gives?|giving|equals?|yields?|obtain|have|makes?|results?|find|total)\b))",
+    re.I | re.S,
+)
+_BOUND = re.compile(r"\b(?:be|is|are)\s+(?:at (?:most|least)|no (?:more|less|fewer) than)\s*$|\b(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than\s*$|\b(?:close to|instead of|rather than|compared (?:to|with)|unlike|out of|(?:among|of|from) (?:the|all|these|those)(?: [a-z]+)?)\s*$", re.I)
 _CONCLUSION = re.compile(
     r"\W*(?:therefore|thus|hence|so|in total|in conclusion|finally|consequently|altogether)\b", re.I
 )
 
 _ADJUNCT = re.compile(  # he is 45 miles from home after 4 hours
-    r"^(.*\d.*\w),?\s+(?:at the end of|by the end of|after)\s+(?:(?:the|these|those|all)\s+)?\d+\s+[a-z]+\W*$"
+    r"^(.*\d.*\w),?\s+(?:at the end of|by the end of|after)\s+(?:(?:the|these|those|all)\s+)?\d+\s+[a-z]+\W*$|"
+    r"^(.*\d.*?[a-z]),?\s+after\s+[a-z]+ing\b[^=]*$"
 )
 _RATE = re.compile(  # she bakes 18 cakes in 3 hours
     r"^((?:.*[,;]\s*(?:so|thus|hence|therefore|which means)\b)?[^\d=<>+*/^\\:$]*[$€£¥]?\d[\d,]*(?:\.\d+)?(?:\s+[a-z]+){1,3}?)"
@@ -111,11 +119,13 @@ def ending(text: str) -> Found:
         return "", "hedge"
     if _HEDGE.search(re.sub(r"\$[^$]*\$", "", re.sub(r"\beither \$(?=[a-z] ?=)", "$", sentence))):
         return "", "hedge"
+    if _STEP.match(sentence):
+        return "", "hedge"
     sentence = _FOR_SOME.sub(r"\1", sentence)
     sentence = _IN_BRACKETS.sub("", _GLOSSED.sub(r"\1", sentence))
     without = _ROUGHLY.sub("", sentence)
     sentence = without if re.search(r"\d", without) else sentence
-    sentence = _RATE.sub(r"\1", _ADJUNCT.sub(r"\1", sentence))
+    sentence = _RATE.sub(r"\1", _ADJUNCT.sub(r"\1\2", sentence))
     for rule in (_choice, _letters, _assignments, _total, _spans, _bold, _several, _day, _works, _expression, _number, _computed, _conclusion, _only_letter, _spelled, _word):
         found = rule(sentence)
         if found is not None:
@@ -248,6 +258,8 @@ def _spelled(sentence: str) -> Found | None:
 
 def _day(sentence: str) -> Found | None:
     match = _DAY.search(sentence)
+    if match and match.group().lower().startswith("on") and re.search(r"\d", sentence):
+        return None  # harvested 45 baskets on Monday
     return (match.group(1), "last_expression") if match else None
 
 

@@ -120,6 +120,14 @@ def _ask_slow(gold: str, pred: str, timeout_s: float) -> Verdict:
         return Verdict(None, "timeout")
 
 
+_OPERATIONS = (
+    (re.compile(r"(?<=\d)\s+squared$"), r"^2"),
+    (re.compile(r"(?<=\d)\s+cubed$"), r"^3"),
+    (re.compile(r"(?<=\d)\s+factorial$"), r"!"),
+    (re.compile(r"^(?:the )?square root of (\d+)$"), r"\\sqrt{\1}"),
+    (re.compile(r"^(?:the )?cube root of (\d+)$"), r"\\sqrt[3]{\1}"),
+    (re.compile(r"(?<=\d)\s+x\s+(?=\d)"), r" \\times "),
+)
 _ABOUT = re.compile(  # 5/6 or about 0.833
     r"(?<=[\d})])\s*[,(]?\s*(?:\\text\s*\{)?\s*(?:,|or|i\.e\.)?\s*\b(?:about|approximately|roughly)\s*\}?\s*[\d.,]+[^\d]*$"
 )
@@ -150,6 +158,8 @@ _EXCEPT = re.compile(
 
 def _mathematics(text: str) -> str:
     """Words that stand for mathematics as mathematics; a choice's letter taken off "(B) 12"."""
+    for pattern, form in _OPERATIONS:
+        text = pattern.sub(form, text)
     text = _ABOUT.sub("", text)
     text = re.sub(r"(?<=\d)\s*\(\s*\\text\s*\{([a-zA-Z ]+)\}\s*\)$", r" \\text{\1}", text)  # 4 (units)
     text = _AND_A_HALF.sub(r"\1.5", text)

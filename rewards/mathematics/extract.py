@@ -269,6 +269,8 @@ def _whole_text(text: str) -> Extracted | None:
     """The text itself, when it is one line of mathematics or a word or two."""
     if not text or len(text) > 400 or "\n\n" in text or CHINESE_DENIAL.search(text):
         return None
+    if _DENIED_AFTER.search(text):
+        return None  # n = 45 does not work
     if (
         "\n" in text
         and not re.search(r"\\begin|\\\[|\$\$", text)
@@ -302,6 +304,7 @@ def _whole_text(text: str) -> Extracted | None:
 
 
 _COUNTED = re.compile(r"(?:There (?:are|is|were)|We (?:get|have)) (?:exactly )?([a-z]+(?:-[a-z]+)?)(?: [a-z]+)?\.")
+_DENIED_AFTER = re.compile(r"\d.*\b(?:fails?|does(?:n't| not)|is(?:n't| not)|wrong|incorrect)\b", re.S)
 _NUMBER_GLOSSED = re.compile(r"^(\$?-?\d[\d.,/]*(?: [a-z]+)?) \([^()]*[a-z]{3,}[^()]*\)\.?$")  # 104 (8 rows of 13)
 _REPLY = re.compile(r"^A(?:ns)?\.?:\s+(?=[-$]?\d[^:]*$)")  # the A of question and answer
 
@@ -310,7 +313,7 @@ _SAYS_WORD = re.compile(
     r"((?:not\s|neither\s)?[A-Za-z]+)\."
 )  # The function is even.
 _SENTENCE_WORDS = re.compile(
-    r"\b(?:so|then|thus|hence|we|it|is|the|let|therefore|get|gives|now|are|there|this|that|which|must|should|will|be)\b", re.I
+    r"\b(?:so|then|thus|hence|we|it|is|the|let|therefore|get|gives|now|are|there|this|that|which|must|should|will|be|I'd|I'll|I'm)\b", re.I
 )
 
 

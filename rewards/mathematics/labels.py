@@ -46,6 +46,9 @@ def simplify_relations(node: Node) -> Node:
         return sides[-1] if _all_equal(sides) else node
     if len(sides) > 2 and len({side.name for side in sides if side.kind == "sym"}) == len(sides):
         return node  # a = b = c
+    if len(sides) > 2 and not any(map(symbols_of, sides[1:])) and _all_equal(sides[1:]):
+        sides = (sides[0], sides[-1])  # a + b = 10 + 15 = 25
+        node = Node("rel", sides, "=")
     if is_label(sides[0]):
         last = sides[-1]
         return last if is_label(last) and not is_label(sides[0]) else Node("rel", (sides[0], last), "=")

@@ -94,7 +94,12 @@ def reduce_prose(sentence: str) -> str:
     last = pieces[-1].strip()
     if len(pieces) > 1 and last and re.search(r"[\d\\$]|^\(?[a-zA-Z]\)?$", last):
         return leading_spans(last) or (last if _is_short(last) else only_number(last))
+    if _OPERATION.search(text):
+        return text  # the square root of 45 is not 45
     return text if _is_short(text) else only_number(text)
+
+
+_OPERATION = re.compile(r"\b(?:root|square|cube) of\b|\b(?:squared|cubed|factorial)\b")
 
 
 def _is_short(text: str) -> bool:
