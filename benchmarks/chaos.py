@@ -243,15 +243,29 @@ class Chaos:
 
     def _progress(self) -> int:
         """A number that grows with every checkpoint, measurement and finished stage."""
-        return sum(1 for _ in self.run_dir.glob("rollouts/*")) + sum(
-            int(path.name) for path in self.run_dir.glob("checkpoints/*/*") if path.name.isdigit()
-        ) + 5 * sum(1 for name in ("evaluations", "checkpoints/*/final", "message_caches") for _ in self.run_dir.glob(f"{name}*/*"))
+        depths = [
+            (Path(folder).relative_to(self.run_dir).parts, folders, files)
+            for folder, folders, files in os.walk(self.run_dir)
+        ]
+        rollouts = sum(len(folders) for parts, folders, _ in depths if parts == ("rollouts",))
+        checkpoints = sum(
+            int(name) for parts, folders, _ in depths if len(parts) == 2 and parts[0] == "checkpoints"
+            for name in folders if name.isdigit()
+        )  # fmt: skip
+        finished = sum(
+            len(files)
+            for parts, _, files in depths
+            if parts[:1] in (("evaluations",), ("message_caches",)) or (parts[:1] == ("checkpoints",) and "final" in parts)
+        )
+        return rollouts + checkpoints + 5 * finished
 
     def _place(self) -> str:
         """Stage and what is going on in it, seen from outside: for example `rlvr, sampling`."""
         stages = _stages(self.run_dir)
         lines = " ".join(process.line for process in self.processes())
-        writing = [path.name for path in self.run_dir.glob("**/.*.writing")]
+        # os.walk passes over folders that go away meanwhile.
+        names = (name for _, folders, files in os.walk(self.run_dir) for name in [*folders, *files])
+        writing = [name for name in names if name.startswith(".") and name.endswith(".writing")]
         if writing:
             doing = "exporting" if ".final.writing" in writing else "saving"
         elif "VllmEngine.advance" in lines or "HfEngine.advance" in lines:
