@@ -93,7 +93,7 @@ def _same_relation_or_set(gold: Node, pred: Node) -> bool:
         return same_set(first, second)
     if gold.kind == pred.kind == "list":
         return _same_items(gold.args, pred.args, ordered=False)
-    if gold.kind == pred.kind and gold.kind in ("union",):
+    if gold.kind == pred.kind and gold.kind in ("union", "intersect"):
         return _same_items(gold.args, pred.args, ordered=False)
     return False
 
@@ -150,7 +150,7 @@ def _same_collection(gold: Node, pred: Node) -> bool:
     if len(gold.args) > _MAX_ITEMS or len(pred.args) > _MAX_ITEMS:
         return False
     if gold.kind == pred.kind == "tuple":
-        brackets_match = gold.name == pred.name or len(gold.args) > 2
+        brackets_match = gold.name == pred.name or (len(gold.args) > 2 and {gold.name, pred.name} == {"()", "[]"})
         return brackets_match and _same_items(gold.args, pred.args, ordered=True)
     if "matrix" in (gold.kind, pred.kind):
         gold, pred = _rows_as_matrix(gold), _rows_as_matrix(pred)
@@ -162,7 +162,7 @@ def _same_collection(gold: Node, pred: Node) -> bool:
         row = gold if gold.kind == "tuple" else pred
         if other.kind in ("list", "set") and len(other.args) == 1 and other.args[0].kind == "tuple":
             return _same(row, other.args[0])
-        if other.kind in ("list", "set") and (row.name == "()" or len(row.args) > 2):
+        if other.kind in ("list", "set") and (row.name == "()" or (len(row.args) > 2 and row.name == "[]")):
             if other.kind == "list" and len(other.args) == 1:
                 return False
             return _same_items(gold.args, pred.args, ordered=True)
@@ -193,7 +193,7 @@ def _flat(node: Node) -> list[Node]:
     """Items with nested sets and repeated items taken out; {1, 2}, 1 +- 2 inside a list count as their members."""
     items: list[Node] = []
     for arg in node.args:
-        items.extend(_flat(arg) if arg.kind in ("list", "set") else [arg])
+        items.extend(_flat(arg) if arg.kind in ("list", "set") and arg.args else [arg])  # {{}} has a member
     return [item for i, item in enumerate(items) if item not in items[:i]]
 
 

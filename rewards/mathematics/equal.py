@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from rewards.mathematics.clean import clean, join_thousands, text_content
 from rewards.mathematics.extract import MAX_ANSWER_CHARS
+from rewards.mathematics.matrix import by_components
 from rewards.mathematics.node import Node, TooLarge, Unparsable
 from rewards.mathematics.slow import Undecided, is_worth_asking, verify_slow
 from rewards.mathematics.words import canonical_words, choice_with_text, same_choice, same_words
@@ -61,7 +62,7 @@ def same_answer(gold: str, pred: str, *, simplified: bool = False, timeout_s: fl
     whole = _both_integers(gold, pred)
     if whole is not None:
         return Verdict(whole, "integers")
-    first, second = clean(gold), clean(pred)
+    first, second = clean(by_components(gold, pred)), clean(by_components(pred, gold))
     if not first or not second:
         return Verdict(False, "empty")
     try:

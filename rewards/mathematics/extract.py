@@ -271,6 +271,9 @@ def _whole_text(text: str) -> Extracted | None:
         return None
     if _DENIED_AFTER.search(text):
         return None  # n = 45 does not work
+    display = _ALIGNED.fullmatch(text)
+    if display is not None and "=" in (last := display.group(1).strip().split(r"\\")[-1]):
+        return Extracted(last.rpartition("=")[2].strip(" &.,"), "whole")
     if (
         "\n" in text
         and not re.search(r"\\begin|\\\[|\$\$", text)
@@ -303,13 +306,20 @@ def _whole_text(text: str) -> Extracted | None:
     return Extracted(said.group(1) if said else text, "whole") if looks_like_answer(text) else None
 
 
-_COUNTED = re.compile(r"(?:There (?:are|is|were)|We (?:get|have)) (?:exactly )?([a-z]+(?:-[a-z]+)?)(?: [a-z]+)?\.")
+_COUNTED = re.compile(
+    r"(?:(?:Hence|Thus|So|Therefore),? )?(?:[Tt]here (?:are|is|were)|[Ww]e (?:get|have)) (?:exactly )?([a-z]+(?:-[a-z]+)?)"
+    r"(?: of (?:them|these|those)| [a-z]+)?\."
+)
+_ALIGNED = re.compile(  # one derivation line by line
+    r"(?:\\\[|\$\$)?\s*\\begin\{(?:aligned|align\*?)\}((?:\s*[^&\\=<>]*&?\s*=[^&=<>]*?\\\\)(?:\s*&\s*=[^&=<>]*?\\\\)*\s*&\s*=[^&=<>]*)"
+    r"\\end\{(?:aligned|align\*?)\}\s*(?:\\\]|\$\$)?[\s.]*", re.S
+)
 _DENIED_AFTER = re.compile(r"\d.*\b(?:fails?|does(?:n't| not)|is(?:n't| not)|wrong|incorrect)\b", re.S)
 _NUMBER_GLOSSED = re.compile(r"^(\$?-?\d[\d.,/]*(?: [a-z]+)?) \([^()]*[a-z]{3,}[^()]*\)\.?$")  # 104 (8 rows of 13)
 _REPLY = re.compile(r"^A(?:ns)?\.?:\s+(?=[-$]?\d[^:]*$)")  # the A of question and answer
 
 _SAYS_WORD = re.compile(
-    r"(?:The|This|It)\s(?:[a-z]+\s)?(?:(?:is|will\sbe)\s(?:an?\s)?(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
+    r"(?:The|This|It)\s(?:[a-z]+\s)?(?:(?:is|will\sbe|(?:falls|lands)\son)\s(?:an?\s)?(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
     r"((?:not\s|neither\s)?[A-Za-z]+)\."
 )  # The function is even.
 _SENTENCE_WORDS = re.compile(

@@ -16,6 +16,8 @@ def expand_signs(node: Node) -> Node:
         args = [expand_signs(arg) for arg in node.args]
         if node.kind in ("list", "set"):
             args = [inner for arg in args for inner in (arg.args if arg.kind == "list" else (arg,))]
+        if node.kind == "tuple" and len(node.args) > 1 and sum(map(_has_sign, node.args)) == 1:
+            return Node("list", (_take_sign(node, 1), _take_sign(node, -1)))  # (+-4, 0)
         return dataclasses.replace(node, args=tuple(args))
     if not _has_sign(node):
         return node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from rewards.mathematics.node import Node, Unparsable
 
@@ -57,3 +58,20 @@ def _matrix_product(a: Node, b: Node) -> Node:
         for c in range(columns)
     ]
     return Node("matrix", tuple(cells), f"{rows}x{columns}")
+
+
+_TERM = r"([-+]?\s*[^-+=ijk]*?)\\(?:mathbf|hat|vec|boldsymbol|bm)\s*\{{\s*\\?{}(?:math)?\s*\}}\s*"
+_UNIT_VECTORS = re.compile(
+    r"\$?(?:[^=]*=)?\s*" + _TERM.format("i") + _TERM.format("j") + "(?:" + _TERM.format("k") + r")?\$?"
+)
+
+
+def by_components(text: str, other: str) -> str:
+    r"""2\mathbf{i} - 3\mathbf{j} as \langle 2, -3\rangle where the other answer gives components."""
+    if "\\" not in text:
+        return text
+    match = _UNIT_VECTORS.fullmatch(text.strip())
+    if match is None or not re.match(r"\$?(?:\\vec[^=]*=)?\s*(?:\\langle|\\begin|(?:\\left)?\()", other.strip()):
+        return text
+    factors = (re.sub(r"\s", "", part).lstrip("+") for part in match.groups() if part is not None)
+    return r"\langle " + ", ".join(f + "1" if f in ("", "-") else f for f in factors) + r" \rangle"

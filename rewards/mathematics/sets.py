@@ -93,7 +93,8 @@ def _is_all_reals(node: Node) -> bool:
 
 def _conditions(node: Node) -> RealSet | None:
     """Several inequalities: "or" joins them, "and" restricts, and so do commas unless nothing would be left."""
-    parts = [part for part in map(_convert, node.args) if part is not None]
+    read = _condition if node.name == "or" and len(symbols_of(node)) == 1 else _convert
+    parts = [part for part in map(read, node.args) if part is not None]
     if len(parts) < len(node.args):
         return None
     either = normalize([piece for part in parts for piece in part])
@@ -103,6 +104,14 @@ def _conditions(node: Node) -> RealSet | None:
     for part in parts:
         both = intersect(both, part)
     return both if node.name == "and" else both or either
+
+
+def _condition(node: Node) -> RealSet | None:
+    """An inequality; or x = 3 as a point, beside inequalities."""
+    if node.kind == "rel" and node.name == "=" and len(node.args) == 2 and node.args[0].kind == "sym":
+        value = _bound(node.args[1])
+        return None if isinstance(value, float) else [Piece(value, value, True, True)]
+    return _convert(node)
 
 
 def _interval(node: Node) -> RealSet | None:

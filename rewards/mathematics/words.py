@@ -111,7 +111,7 @@ def canonical_words(text: str) -> str | None:
     part = re.fullmatch(r"an? (half|third|quarter|fourth|fifth|sixth|eighth|tenth)", bare)
     if part:
         return _spelled_number("one " + part[1])
-    if not bare or re.search(r"[\d\\^=<>+/|{}\[\]]|(?<![a-zA-Z])-", f"{bare} {content}"):
+    if not bare or re.search(r"[\d\\^=<>+/|{}\[\]]|(?<![a-zA-Z])-|\b[a-zA-Z]!", f"{bare} {content}"):
         return None
     words = normal_words(content)
     return _CANONICAL.get(words) or _spelled_number(words) or words
