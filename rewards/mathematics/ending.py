@@ -119,6 +119,7 @@ def ending(text: str) -> Found:
         return "", "hedge"
     if _HEDGE.search(re.sub(r"\$[^$]*\$", "", re.sub(r"\beither \$(?=[a-z] ?=)", "$", sentence))):
         return "", "hedge"
+    sentence = re.sub(r"\*\*([A-Za-z]+)(\.?)\*\*(?=\.?$)", r"\1\2", sentence)
     if _STEP.match(sentence):
         return "", "hedge"
     sentence = _FOR_SOME.sub(r"\1", sentence)

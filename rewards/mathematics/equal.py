@@ -122,6 +122,7 @@ def _ask_slow(gold: str, pred: str, timeout_s: float) -> Verdict:
 
 
 _OPERATIONS = (
+    (re.compile(r"(?<=[\d)])_\s*\{\s*([a-z]{3,6})\s*\}"), r"_\\text{\1}"),
     (re.compile(r"(?<=\d)\s+squared$"), r"^2"),
     (re.compile(r"(?<=\d)\s+cubed$"), r"^3"),
     (re.compile(r"(?<=\d)\s+factorial$"), r"!"),

@@ -302,7 +302,7 @@ def _whole_text(text: str) -> Extracted | None:
     text = _NUMBER_GLOSSED.sub(r"\1", _REPLY.sub("", text))
     if len(LISTED.findall(text)) > 1:
         return Extracted("", "none")  # A: 3, B: 4
-    said = _SAYS_WORD.fullmatch(text)
+    said = _SAYS_WORD.fullmatch(re.sub(r"\*\*(\w+)(\.?)\*\*(?=\.?$)", r"\1\2", text))
     return Extracted(said.group(1) if said else text, "whole") if looks_like_answer(text) else None
 
 
@@ -319,7 +319,7 @@ _NUMBER_GLOSSED = re.compile(r"^(\$?-?\d[\d.,/]*(?: [a-z]+)?) \([^()]*[a-z]{3,}[
 _REPLY = re.compile(r"^A(?:ns)?\.?:\s+(?=[-$]?\d[^:]*$)")  # the A of question and answer
 
 _SAYS_WORD = re.compile(
-    r"(?:The|This|It)\s(?:[a-z]+\s)?(?:(?:is|will\sbe|(?:falls|lands)\son)\s(?:an?\s)?(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
+    r"(?:(?:So|Thus|Hence|Therefore),?\s)?(?:[Tt]he|[Tt]his|[Ii]t)\s(?:[a-z]+\s)?(?:(?:is|will\sbe|(?:falls|lands)\son)\s(?:an?\s)?(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
     r"((?:not\s|neither\s)?[A-Za-z]+)\."
 )  # The function is even.
 _SENTENCE_WORDS = re.compile(

@@ -53,6 +53,10 @@ _define("sq", one="units unit")
 
 _LABEL_STOP = frozenset(
     [
+        "than",
+        "plus",
+        "minus",
+        "out",
         "pi",
         "and",
         "or",
@@ -174,7 +178,7 @@ def _split_word_unit(text: str) -> tuple[str, str]:
         return text, ""
     core, words = match.group("core").strip(), match.group("unit").strip().rstrip(".")
     parts = re.findall(r"[a-zA-Z]+", words)
-    if not parts or any(part.lower() in _LABEL_STOP for part in parts):
+    if not parts or any(part.lower() in _LABEL_STOP for part in parts) or "times" in parts[:-1]:
         return text, ""
     known = parts[0] in _BASE or parts[0].lower() in (
         "square",
