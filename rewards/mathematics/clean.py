@@ -192,7 +192,8 @@ def _trim(text: str) -> str:
     previous = None
     while text != previous:
         previous = text
-        text = text.strip().strip("\"'").strip()
+        text = re.sub(r"^'(.*)'$", r"\1", text.strip().strip('"')).strip().lstrip("'")
+        text = re.sub(r"(?<=\d)'$", r" \\text{ft}", re.sub(r"(?<![\d'])'+$", "", text)).strip()  # 8' long
         text = re.sub(r"^(?:=>|∴|⇒|⟹|\\(?:therefore|Rightarrow|implies|Longrightarrow)(?![a-zA-Z]))\s*", "", text)
         text = re.sub(
             r"^(?:=|:|\\approx|~|≈|(?:\\text\s*\{\s*)?(?:approximately|approx\.?|about)\b\s*\}?)\s*", "", text

@@ -62,15 +62,24 @@ def same_answer(gold: str, pred: str, *, simplified: bool = False, timeout_s: fl
     whole = _both_integers(gold, pred)
     if whole is not None:
         return Verdict(whole, "integers")
+    if _MONEY.fullmatch(gold):
+        pred = _RATE.sub(r"\1", pred)
     first, second = clean(by_components(gold, pred)), clean(by_components(pred, gold))
     if not first or not second:
         return Verdict(False, "empty")
+    if _DEGREE.search(first) and _LENGTH.search(second):
+        return Verdict(False, "units")
     try:
         return _decide(first, second, simplified, timeout_s)
     except TooLarge:
         return Verdict(False, "refused")
     except RecursionError:
         return Verdict(False, "refused")
+
+
+_LENGTH = re.compile(r"\d\s*\\?(?:text|mathrm)?\s*\{?\s*(?:ft|cm|mm|km|m|feet|inches|meters|miles)\s*\}?$")
+_MONEY = re.compile(r"\s*\$?\s*\\?\$\s*\d[\d.,]*\s*\$?\s*")
+_RATE = re.compile(r"^(\s*\\?\$\s*\d[\d.,]*)\s+(?:per|an?|each)(?:\s+[a-z]+)?\s*\.?\s*$")  # $3 per pound, for $3
 
 
 def _both_integers(gold: str, pred: str) -> bool | None:
