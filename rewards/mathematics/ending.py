@@ -24,7 +24,7 @@ _HEDGE = re.compile(
     r"(?:need|have|want|remains|asked) to (?:find|compute|determine|calculate|show)|"
     r"(?:problem|question|prompt|example) (?:says|states|gives|tells|mentions|has)(?!.*\b(?:so|thus|hence|therefore)\b)|continue with)\b|\?|"
     r"\bbetween\s+\$?[\d.,]+\$?\s+and\b|"
-    r"^\W*we (?:start|begin) with\b|\bsteps? \d|\bmore steps?\b|\bwe (?:still )?need\b.*\bmore\b.*\bto\b|\b(?:to (?:begin|start) with|at first|initially|originally)\b|"
+    r"^\W*we (?:start|begin) with\b|\bsteps? \d|^\W*\d[\d.,]*\W*\sis\s(?:an?|the\s(?:upper|lower))\b|\bmore steps?\b|\bwe (?:still )?need\b.*\bmore\b.*\bto\b|\b(?:to (?:begin|start) with|at first|initially|originally)\b|"
     r"^\W*(?:if|unless|let|suppose|assume|given)\b(?!.*,\s*(?:we\s+(?:get|obtain)|then the (?:total|sum|answer|value|result|number))\b)|"
     r"\b(?:fails|does(?:n't| not) (?:work|fit|satisfy)|(?:is|was|be|seems) (?:wrong|incorrect))\b|\((?:wrong|incorrect)\)",
     re.I,

@@ -302,6 +302,9 @@ def _whole_text(text: str) -> Extracted | None:
     text = _NUMBER_GLOSSED.sub(r"\1", _REPLY.sub("", text))
     if len(LISTED.findall(text)) > 1:
         return Extracted("", "none")  # A: 3, B: 4
+    winner = _WINNER.fullmatch(text)
+    if winner:
+        return Extracted(winner.group(1), "whole")
     said = _SAYS_WORD.fullmatch(re.sub(r"\*\*(\w+)(\.?)\*\*(?=\.?$)", r"\1\2", text))
     return Extracted(said.group(1) if said else text, "whole") if looks_like_answer(text) else None
 
@@ -318,6 +321,7 @@ _DENIED_AFTER = re.compile(r"\d.*\b(?:fails?|does(?:n't| not)|is(?:n't| not)|wro
 _NUMBER_GLOSSED = re.compile(r"^(\$?-?\d[\d.,/]*(?: [a-z]+)?) \([^()]*[a-z]{3,}[^()]*\)\.?$")  # 104 (8 rows of 13)
 _REPLY = re.compile(r"^A(?:ns)?\.?:\s+(?=[-$]?\d[^:]*$)")  # the A of question and answer
 
+_WINNER = re.compile(r"(?:(?:So|Thus|Hence|Therefore),?\s)?([A-Z][a-z]+)\s(?:wins|won)\.")
 _SAYS_WORD = re.compile(
     r"(?:(?:So|Thus|Hence|Therefore),?\s)?(?:[Tt]he|[Tt]his|[Ii]t)\s(?:[a-z]+\s)?(?:(?:is|will\sbe|(?:falls|lands)\son)\s(?:an?\s)?(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
     r"((?:not\s|neither\s)?[A-Za-z]+)\."

@@ -51,6 +51,8 @@ def simplify_relations(node: Node) -> Node:
     if len(sides) > 2 and not any(map(symbols_of, sides[1:])) and _all_equal(sides[1:]):
         sides = (sides[0], sides[-1])  # a + b = 10 + 15 = 25
         node = Node("rel", sides, "=")
+    if sides[-1].kind == "matrix" and sides[0].kind == "pow" and sides[0].args[0].kind == "sym":
+        return sides[-1]  # A^{-1} = ...
     if is_label(sides[0]):
         last = sides[-1]
         return last if is_label(last) and not is_label(sides[0]) else Node("rel", (sides[0], last), "=")
