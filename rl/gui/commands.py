@@ -24,6 +24,9 @@ def add_commands(commands: Any) -> None:
     screens.add_argument("--platform", action="append", choices=("desktop", "web", "mobile"), help="default: all")
     screens.add_argument("--per-screen", type=positive, default=1, metavar="N", help="instructions (default: 1)")
     screens.add_argument("--sheet", type=Path, metavar="OUT.png", help="also draw the first screens with their boxes")
+    screens.add_argument(
+        "--renderer", choices=("pillow", "chromium"), default="pillow", help="chromium: pages of HTML (default: pillow)"
+    )
     screens.set_defaults(command=_screens)
     replay = commands.add_parser("replay", help="draw an episode of a run as a strip of pictures")
     replay.add_argument("log", type=Path, metavar="ROLLOUTS.jsonl", help="RUN/rollouts/STAGE/iterations.jsonl")
@@ -68,6 +71,7 @@ def _screens(parsed: argparse.Namespace) -> None:
                 platforms=parsed.platform or ("desktop", "web", "mobile"),
                 per_screen=parsed.per_screen,
                 num_samples=16 if parsed.sheet else 0,
+                renderer=parsed.renderer,
                 on_progress=lambda done: progress.update(task, completed=done),
             )
         if parsed.sheet:

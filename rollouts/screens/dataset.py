@@ -14,19 +14,23 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rollouts.rows import DatasetError, Row
+from rollouts.screens.chromium import chromium_screens, find_chromium
 from rollouts.screens.element import Box
 from rollouts.screens.instructions import Instruction, pick
 from rollouts.screens.screen import PLATFORMS, Platform, Screen, Split, make_screen
 
+Renderer = Literal["pillow", "chromium"]
 _SEEDS_APART = 10_000_000
 
 
-def screens(seed: int, split: Split, platforms: Sequence[Platform] = PLATFORMS) -> Iterator[Screen]:
+def screens(seed: int, split: Split, platforms: Sequence[Platform] = PLATFORMS) -> Generator[Screen]:
     """Endless screens of one split, no content twice; the same for the same arguments."""
     seen: set[str] = set()
     for number in itertools.count(seed * _SEEDS_APART):
@@ -55,13 +59,16 @@ def export(
     platforms: Sequence[Platform] = PLATFORMS,
     per_screen: int = 1,
     num_samples: int = 0,
+    renderer: Renderer = "pillow",
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Exported:
     """Writes `count` screens with up to `per_screen` instructions each.
 
     Raises:
-        DatasetError: the folder exists and is not empty, or cannot be written.
+        DatasetError: the folder exists and is not empty, or cannot be written; Chromium is missing or ends.
     """
+    if renderer == "chromium":
+        find_chromium()
     images = folder / "images"
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -71,8 +78,9 @@ def export(
         raise DatasetError(f"{folder}: cannot be written: {error.strerror}") from None
     samples: list[tuple[Screen, Instruction]] = []
     num_instructions = 0
-    with (folder / "annotations.jsonl").open("w", encoding="utf-8") as file:
-        for number, screen in enumerate(itertools.islice(screens(seed, split, platforms), count)):
+    stream = (screens if renderer == "pillow" else chromium_screens)(seed, split, platforms)
+    with closing(stream), (folder / "annotations.jsonl").open("w", encoding="utf-8") as file:
+        for number, screen in enumerate(itertools.islice(stream, count)):
             chosen = pick(screen, per_screen, random.Random(f"instructions {screen.seed}"))
             (images / f"{number:06d}.png").write_bytes(screen.png())
             for instruction in chosen:
