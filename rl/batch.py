@@ -190,12 +190,12 @@ def take_rows(batch: AnyBatch, rows: Tensor) -> AnyBatch:
     return dataclasses.replace(batch, **fields)
 
 
-def micro_batches(attention_mask: Tensor, *, max_tokens: int) -> list[Tensor]:
-    """Row indices, longest rows first, cut so that rows * longest row <= max_tokens (one row at least).
+def micro_batches(attention_mask: Tensor, *, max_tokens: int, packed: bool = False) -> list[Tensor]:
+    """Row indices, longest rows first, cut so that a piece has at most max_tokens (one row at least).
 
     Args:
         attention_mask: [B, T] bool.
-        max_tokens: padding counts too.
+        max_tokens: of a piece, rows * longest row; of a packed one, the sum of the lengths.
 
     Returns:
         Index tensors that together hold every row once. Rows of like length share a micro-batch.
@@ -204,9 +204,14 @@ def micro_batches(attention_mask: Tensor, *, max_tokens: int) -> list[Tensor]:
     order = torch.argsort(lengths, descending=True, stable=True)
     pieces: list[Tensor] = []
     start = 0
+    ends = lengths[order].clamp(min=1).cumsum(0)  # [B] tokens up to and with each row
     while start < len(order):
         longest = max(int(lengths[order[start]]), 1)
-        end = start + max(max_tokens // longest, 1)
+        if packed:
+            end = int(torch.searchsorted(ends, ends[start] - longest + max_tokens, right=True))
+        else:
+            end = start + max_tokens // longest
+        end = max(end, start + 1)
         pieces.append(order[start:end])
         start = end
     return pieces

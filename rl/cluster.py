@@ -235,7 +235,8 @@ class LearnerActor:
         device = "cuda" if section.gpus else "cpu"
         if section.gpus:
             torch.cuda.set_device(0)
-        dist.init_process_group("nccl" if section.gpus else "gloo", init_method=address, rank=rank, world_size=world)
+        backend = "cpu:gloo,cuda:nccl" if section.gpus else "gloo"  # offloaded shards are reduced on the CPU
+        dist.init_process_group(backend, init_method=address, rank=rank, world_size=world)
         self._learner = Learner(section, model_path, trust_remote_code=trust_remote_code, device=device)
 
     def call(self, method: str, arguments: tuple[Any, ...], common: Mapping[str, object]) -> Any:

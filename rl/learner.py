@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from transformers import PreTrainedModel
 
 from rl.batch import Evaluation, Minibatch, PPOBatch, TokenBatch, empty_row, micro_batches, take_rows
 from rl.fused_layers import fuse_layers, keep_freed_memory
-from rl.lora import add_lora, base_name, fork, merged, restart_lora
-from rl.models import Critic, Policy, critic_like, load_language_model
+from rl.lora import base_name, merged, own_tensors, restart_lora
+from rl.model_copies import POLICY_PREFIX, ModelCopies
+from rl.models import Critic, Policy, load_language_model
 from rl.objectives import critic_objective, policy_objective, sft_objective
 from rl.recipe import AlgorithmSection, CriticSection, LearnerSection, OptimizerSection
 from rl.sharding import (
@@ -32,14 +33,9 @@ from rl.sharding import (
     same_count_on_every_rank,
     save_sharded,
     set_optimizer_tensors,
-    shard,
     whole_weights,
 )
 from rl.trained_model import MicroLoss, Sums, TrainedModel, learning_rate
-
-Module = TypeVar("Module", bound=torch.nn.Module)
-
-_POLICY_PREFIX = "language_model."  # of a transformers model's weights inside `Policy`
 
 
 class Learner:
@@ -50,18 +46,17 @@ class Learner:
         self.section = section
         self.trust_remote_code = trust_remote_code
         self.device = torch.device(device)
-        self.compute_dtype = torch.bfloat16 if section.dtype == "bfloat16" else torch.float32
         language_model = load_language_model(model_path, trust_remote_code=trust_remote_code)
         if self.device.type == "cpu":
             keep_freed_memory()
-            fuse_layers(language_model)
+            if not section.compile:
+                fuse_layers(language_model)
         if section.activation_checkpointing:
             language_model.gradient_checkpointing_enable({"use_reentrant": False})
         # Kept unsharded and without storage of its own: the pattern from which critic and reference are made.
         self.architecture = self._pattern(language_model)
-        if section.lora is not None:
-            add_lora(language_model, section.lora)
-        self.policy = self._placed(Policy(language_model, head_chunk_tokens=section.head_chunk_tokens))
+        self.copies = ModelCopies(section, self.architecture, self.device)
+        self.policy = self.copies.policy(language_model)
         self.reference: Policy | None = None
         self.average: Policy | None = None
         self.kl_coef = 0.0
@@ -72,9 +67,6 @@ class Learner:
     def _pattern(language_model: Any) -> PreTrainedModel:
         """The same architecture without storage."""
         return copy.deepcopy(language_model).to("meta")
-
-    def _placed(self, module: Module) -> Module:
-        return shard(module.to(self.device), compute_dtype=self.compute_dtype)
 
     # ------------------------------------------------------------ stages
 
@@ -89,51 +81,24 @@ class Learner:
         """Fresh optimizers; the critic's backbone and the reference are copies of the policy as it is now."""
         self.algorithm, self.temperature, self.kl_coef = algorithm, temperature, algorithm.kl_coef
         self._train_policy(optimizer)
-        start = whole_weights(self.policy)
-        self.reference = self._frozen_copy(start) if algorithm.needs_reference else None
+        self.reference = self.copies.frozen(self.policy) if algorithm.needs_reference else None
         self.trained_critic = None
         if critic is not None:
-            module = self._critic_from(start)
-            self.trained_critic = TrainedModel(
-                module, critic.optimizer, micro_batch_tokens=self.section.micro_batch_tokens
-            )
+            self.trained_critic = self._trained_model(self.copies.critic(self.policy), critic.optimizer)
 
     def _train_policy(self, optimizer: OptimizerSection) -> None:
         if self.section.lora is not None:
             restart_lora(self.policy)
-        self.average = self._frozen_copy(whole_weights(self.policy)) if optimizer.ema_decay is not None else None
-        self.trained_policy = TrainedModel(
-            self.policy, optimizer, micro_batch_tokens=self.section.micro_batch_tokens, average=self.average
+        self.average = self.copies.frozen(self.policy) if optimizer.ema_decay is not None else None
+        self.trained_policy = self._trained_model(self.policy, optimizer, self.average)
+
+    def _trained_model(
+        self, module: Policy | Critic, optimizer: OptimizerSection, average: Policy | None = None
+    ) -> TrainedModel:
+        tokens, packed = self.section.micro_batch_tokens, self.section.packing
+        return TrainedModel(
+            module, optimizer, device=self.device, micro_batch_tokens=tokens, packed=packed, average=average
         )
-
-    def _frozen_copy(self, weights: Mapping[str, Tensor]) -> Policy:
-        if self.section.lora is not None:
-            return fork(self.policy).requires_grad_(False)
-        twin = Policy(
-            copy.deepcopy(self.architecture).to_empty(device=self.device),
-            head_chunk_tokens=self.section.head_chunk_tokens,
-        )
-        return self._filled(twin, weights).requires_grad_(False)
-
-    def _critic_from(self, weights: Mapping[str, Tensor]) -> Critic:
-        if self.section.lora is not None:
-            return Critic(cast(PreTrainedModel, fork(self.policy.language_model.base_model))).to(self.device)
-        module = critic_like(self.architecture).to_empty(device=self.device)
-        torch.nn.init.zeros_(module.value_head.weight)
-        prefix = _POLICY_PREFIX + self.architecture.base_model_prefix + "."
-        backbone = {
-            "backbone." + name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)
-        }
-        if is_first_rank():
-            backbone["value_head.weight"] = torch.zeros(module.value_head.weight.shape)
-        return self._filled(module, backbone)
-
-    def _filled(self, module: Module, weights: Mapping[str, Tensor]) -> Module:
-        """Shards a module that has storage but no content, and loads its weights."""
-        _fill_buffers(module, self.policy)
-        module = shard(module, compute_dtype=self.compute_dtype)
-        load_whole_weights(module, weights)
-        return module
 
     def reset_reference(self) -> None:
         """The policy as it is becomes the reference."""
@@ -148,7 +113,8 @@ class Learner:
         shape = batch.token_ids.shape
         out = {name: torch.zeros(shape) for name in ("logprobs", "ref_logprobs", "values")}
         last_values = torch.zeros(shape[0])
-        rows_of = micro_batches(batch.attention_mask, max_tokens=2 * self.section.micro_batch_tokens)
+        tokens = 2 * self.section.micro_batch_tokens
+        rows_of = micro_batches(batch.attention_mask, max_tokens=tokens, packed=self.section.packing)
         missing = same_count_on_every_rank(len(rows_of), self.device) - len(rows_of)
         for rows in rows_of + [torch.zeros(0, dtype=torch.int64)] * missing:
             piece = take_rows(batch, rows) if len(rows) else empty_row(batch, torch.device("cpu"))
@@ -162,17 +128,22 @@ class Learner:
 
     def _evaluate_piece(self, piece: TokenBatch) -> tuple[dict[str, Tensor], Tensor]:
         tokens, mask = piece.token_ids.to(self.device), piece.action_mask.to(self.device)
+        lengths = piece.attention_mask.sum(1).to(self.device)
         zeros = torch.zeros(tokens.shape)
         images = piece.model_inputs.arguments(tokens)
+
+        def logprobs_of(policy: Policy) -> Tensor:
+            return policy(tokens, mask, self.temperature, model_inputs=images, lengths=lengths).logprobs.cpu()
+
         scores = {"logprobs": piece.rollout_logprobs, "values": zeros}
         if self.algorithm.old_logprobs == "trainer":
-            scores["logprobs"] = self.policy(tokens, mask, self.temperature, model_inputs=images).logprobs.cpu()
+            scores["logprobs"] = logprobs_of(self.policy)
         scores["ref_logprobs"] = scores["logprobs"]
         if self.reference is not None:
-            scores["ref_logprobs"] = self.reference(tokens, mask, self.temperature, model_inputs=images).logprobs.cpu()
+            scores["ref_logprobs"] = logprobs_of(self.reference)
         last = torch.zeros(len(tokens))
         if self.trained_critic is not None:
-            values = self.trained_critic.module(tokens, images).cpu()
+            values = self.trained_critic.module(tokens, images, lengths=lengths).cpu()
             scores["values"] = torch.where(piece.action_mask, values[:, :-1], 0.0)
             last = values.gather(1, piece.attention_mask.sum(1, keepdim=True))[:, 0]
         return scores, last
@@ -236,7 +207,7 @@ class Learner:
 
     def _language_model_weights(self) -> dict[str, Tensor]:
         """Every weight of the policy under its transformers name; empty on ranks other than the first."""
-        whole = {name.removeprefix(_POLICY_PREFIX): x for name, x in whole_weights(self.policy).items()}
+        whole = {name.removeprefix(POLICY_PREFIX): x for name, x in whole_weights(self.policy).items()}
         return whole if self.section.lora is None else merged(self.policy.language_model, whole)
 
     def load_model(self, folder: Path) -> None:
@@ -244,7 +215,7 @@ class Learner:
         whole: dict[str, Tensor] = {}
         if is_first_rank():
             loaded = load_language_model(str(folder), trust_remote_code=self.trust_remote_code)
-            whole = {_POLICY_PREFIX + name: x for name, x in loaded.state_dict().items()}
+            whole = {POLICY_PREFIX + name: x for name, x in loaded.state_dict().items()}
         if self.section.lora is not None:
             restart_lora(self.policy)
             adapters = {name: x for name, x in whole_weights(self.policy).items() if ".lora_" in name}
@@ -259,28 +230,29 @@ class Learner:
         """Restores what `save_state` wrote on any number of ranks, after the `begin_` call of the same stage."""
         parts = self._state_parts()
         load_sharded(parts, folder)
+        if self.section.lora is not None:
+            for module in self._modules().values():
+                self.copies.restore_base(module, self.policy)
         for name, trained in self._trained().items():
             set_optimizer_tensors(trained.module, trained.optimizer, parts[f"{name}_optimizer"])
         self.kl_coef = float(parts["adapted"]["kl_coef"])
 
     def _state_parts(self) -> dict[str, dict[str, Tensor]]:
         """The tensors themselves, not copies: weights are loaded in place."""
-        modules: dict[str, torch.nn.Module | None]
-        modules = {"policy": self.policy, "reference": self.reference, "average": self.average}
-        modules |= {name: trained.module for name, trained in self._trained().items()}
-        parts = {name: module_tensors(module) for name, module in modules.items() if module is not None}
+        parts = {name: module_tensors(module) for name, module in self._modules().items()}
+        if self.section.lora is not None:  # the base once, under the policy
+            parts = {name: tensors if name == "policy" else own_tensors(tensors) for name, tensors in parts.items()}
         for name, trained in self._trained().items():
             parts[f"{name}_optimizer"] = optimizer_tensors(trained.module, trained.optimizer)
         return parts | {"adapted": {"kl_coef": torch.tensor(self.kl_coef, dtype=torch.float64)}}
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        modules: dict[str, torch.nn.Module | None]
+        modules = {"policy": self.policy, "reference": self.reference, "average": self.average}
+        modules |= {name: trained.module for name, trained in self._trained().items()}
+        return {name: module for name, module in modules.items() if module is not None}
 
     def _trained(self) -> dict[str, TrainedModel]:
         both = {"policy": self.trained_policy, "critic": self.trained_critic}
         return {name: trained for name, trained in both.items() if trained is not None}
 
-
-def _fill_buffers(module: torch.nn.Module, like: torch.nn.Module) -> None:
-    """Copies buffers that no state dict holds (rotary frequencies) by the end of their name."""
-    known = {name.split(".", 1)[-1].removeprefix("model."): buffer for name, buffer in like.named_buffers()}
-    for name, buffer in module.named_buffers():
-        key = name.split(".", 1)[-1].removeprefix("model.")
-        buffer.copy_(known[key])

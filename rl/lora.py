@@ -1,6 +1,7 @@
 """LoRA through peft: a frozen base and small trained adapters, merged wherever weights leave the learner.
 
-Critic and reference are forks: adapters of their own on the very same frozen base, which exists once in memory.
+Critic and reference are forks: adapters of their own on the very same frozen base, which exists once in memory. Where
+models are sharded over ranks, each of them has its own shards of the base, equal to the policy's.
 Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685, eq. 3.
 """
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rl.recipe import AdapterSection
+from rl.sharding import like, local
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -42,13 +44,33 @@ def restart_lora(module: nn.Module, *, seed: int = 0) -> None:
         layer.get_base_layer().weight.add_(b @ a, alpha=layer.scaling[_ADAPTER])
         b.zero_()
         bound = 1 / math.sqrt(a.shape[1])
-        a.copy_(torch.rand(a.shape, generator=generator) * 2 * bound - bound)
+        a.copy_(like(a, torch.rand(a.shape, generator=generator) * 2 * bound - bound))
 
 
 def fork(module: Module) -> Module:
     """A copy with adapters (and all other trained parameters) of its own, on the same frozen tensors."""
     shared = {id(parameter): parameter for parameter in module.parameters() if not parameter.requires_grad}
     return copy.deepcopy(module, dict(shared))
+
+
+def own_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of the tensors of a critic or a reference, those that are not the base's."""
+    return {name: x for name, x in tensors.items() if ".lora_" in name or name.startswith("value_head.")}
+
+
+@torch.no_grad()
+def take_base(module: nn.Module, other: nn.Module, *, prefixes: tuple[str, str]) -> None:
+    """Makes the base of a critic or a reference equal to the policy's again, shard by shard.
+
+    Args:
+        module: whose base changes.
+        other: the policy, in the same layout.
+        prefixes: of the names of the base in `module` and in `other`.
+    """
+    known = dict(other.named_parameters())
+    for name, parameter in module.named_parameters():
+        if name.startswith(prefixes[0]) and ".lora_" not in name:
+            local(parameter).copy_(local(known[prefixes[1] + name.removeprefix(prefixes[0])]))
 
 
 def merged(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

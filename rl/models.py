@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from rl.packing import packed_hidden_states
 from rl.sharding import world_size
 from rollouts.processing import media_token_ids, model_class, takes_images
 
@@ -43,8 +44,11 @@ class TokenDistribution:
 class Policy(nn.Module):
     """A model of language, or of images and language, that scores sampled tokens, never holding all logits at once."""
 
-    def __init__(self, language_model: PreTrainedModel, *, head_chunk_tokens: int = 4096) -> None:
+    def __init__(
+        self, language_model: PreTrainedModel, *, head_chunk_tokens: int = 4096, packed: bool = False
+    ) -> None:
         super().__init__()
+        self.packed = packed
         for key in _LOGIT_TRANSFORMS:
             if getattr(language_model.config, key, None) not in (None, 1, 1.0):
                 raise ValueError(f"{type(language_model).__name__}: config.{key} is set; such heads are not supported")
@@ -59,6 +63,8 @@ class Policy(nn.Module):
         temperature: float,
         entropy: EntropyMode = "none",
         model_inputs: Mapping[str, Tensor] = NO_ARGUMENTS,
+        *,
+        lengths: Tensor | None = None,
     ) -> TokenDistribution:
         """Log-probs and entropies of the sampled tokens.
 
@@ -68,8 +74,9 @@ class Policy(nn.Module):
             temperature: divides the logits, as in sampling.
             entropy: compute the entropies, with or without their graph; with "none" they are 0.
             model_inputs: further arguments of the model's forward, such as `pixel_values`.
+            lengths: [B] tokens of each row, by which a packed model leaves padding out; None reads it.
         """
-        hidden = hidden_states(self.language_model.base_model, token_ids, model_inputs)
+        hidden = hidden_states(self.backbone, token_ids, model_inputs, lengths if self.packed else None)
         sampled = action_mask[:, 1:]
         states, targets = hidden[:, :-1][sampled], token_ids[:, 1:][sampled]  # [N, d], [N]
         if not len(targets):  # a rank without rows: keep every parameter in the graph
@@ -114,24 +121,39 @@ class Policy(nn.Module):
 class Critic(nn.Module):
     """A backbone of its own and a linear value head that starts at zero."""
 
-    def __init__(self, backbone: PreTrainedModel) -> None:
+    def __init__(self, backbone: PreTrainedModel, *, packed: bool = False) -> None:
         super().__init__()
+        self.packed = packed
         self.backbone = backbone
         self.value_head = nn.Linear(backbone.config.get_text_config().hidden_size, 1, bias=False)
         nn.init.zeros_(self.value_head.weight)
 
-    def forward(self, token_ids: Tensor, model_inputs: Mapping[str, Tensor] = NO_ARGUMENTS) -> Tensor:
+    def forward(
+        self,
+        token_ids: Tensor,
+        model_inputs: Mapping[str, Tensor] = NO_ARGUMENTS,
+        *,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         """Expected return [B, T + 1]: entry t is the value before token t is emitted, entry T after the last one.
 
         Entry 0, before any token, is 0. For a row of L < T tokens entry L is the value after its last token.
+        `lengths` as in `Policy.forward`.
         """
-        hidden = hidden_states(self.backbone, token_ids, model_inputs)
+        hidden = hidden_states(self.backbone, token_ids, model_inputs, lengths if self.packed else None)
         values = self.value_head(hidden.float())[..., 0]
         return torch.cat([torch.zeros_like(values[:, :1]), values], 1)
 
 
-def hidden_states(backbone: Any, token_ids: Tensor, model_inputs: Mapping[str, Tensor]) -> Tensor:
-    """Last hidden states [B, T, d] of tokens, whose placeholders are filled with the images of `model_inputs`."""
+def hidden_states(
+    backbone: Any, token_ids: Tensor, model_inputs: Mapping[str, Tensor], lengths: Tensor | None
+) -> Tensor:
+    """Last hidden states [B, T, d] of tokens, whose placeholders are filled with the images of `model_inputs`.
+
+    Rows are padded, or packed where their lengths [B] are given.
+    """
+    if lengths is not None:
+        return packed_hidden_states(backbone, token_ids, lengths)
     hidden: Tensor = backbone(input_ids=token_ids, use_cache=False, **model_inputs).last_hidden_state
     if not model_inputs and world_size() > 1 and takes_images(backbone.config):
         # Another rank may have images: the gradients of the eyes must exist on this one too.
@@ -169,6 +191,6 @@ def disable_dropout(model: PreTrainedModel) -> PreTrainedModel:
     return model.train()
 
 
-def critic_like(language_model: PreTrainedModel) -> Critic:
+def critic_like(language_model: PreTrainedModel, *, packed: bool = False) -> Critic:
     """A critic whose backbone has the architecture and the weights of a language model's."""
-    return Critic(cast(PreTrainedModel, copy.deepcopy(language_model.base_model)))
+    return Critic(cast(PreTrainedModel, copy.deepcopy(language_model.base_model)), packed=packed)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rl.batch import Minibatch, PPOBatch
 from rl.losses import importance_weights, kl_estimate, policy_loss, response_weights, value_loss
-from rl.models import Critic, Policy
+from rl.models import Critic, EntropyMode, Policy
 from rl.recipe import AlgorithmSection
 from rl.trained_model import MicroLoss
 
@@ -27,13 +27,9 @@ def policy_objective(
     `old_gap_max`, the absolute log-ratio to `old_logprobs`; `tokens`.
     """
     mask = micro.action_mask
-    view = policy(
-        micro.token_ids,
-        mask,
-        temperature,
-        "gradient" if settings.entropy_coef > 0 else "value",
-        micro.model_inputs.arguments(micro.token_ids),
-    )
+    entropy: EntropyMode = "gradient" if settings.entropy_coef > 0 else "value"
+    images = micro.model_inputs.arguments(micro.token_ids)
+    view = policy(micro.token_ids, mask, temperature, entropy, images, lengths=micro.attention_mask.sum(1))
     average, count = _average(mask, whole, settings)
     weights = average
     if settings.importance_cap is not None:
@@ -82,7 +78,9 @@ def _weighted_sum(x: Tensor, weights: Tensor | None) -> Tensor:
 def critic_objective(critic: Critic, micro: PPOBatch, whole: Minibatch, settings: AlgorithmSection) -> MicroLoss:
     """The value loss, averaged over sampled tokens."""
     loss = value_loss(
-        critic(micro.token_ids, micro.model_inputs.arguments(micro.token_ids))[:, :-1],
+        critic(
+            micro.token_ids, micro.model_inputs.arguments(micro.token_ids), lengths=micro.attention_mask.sum(1)
+        )[:, :-1],
         micro.old_values,
         micro.returns,
         micro.action_mask,
@@ -94,6 +92,6 @@ def critic_objective(critic: Critic, micro: PPOBatch, whole: Minibatch, settings
 
 def sft_objective(policy: Policy, micro: PPOBatch, whole: Minibatch) -> MicroLoss:
     """Negative log-likelihood of the tokens under action_mask, averaged over them."""
-    arguments = micro.model_inputs.arguments(micro.token_ids)
-    view = policy(micro.token_ids, micro.action_mask, 1.0, model_inputs=arguments)
+    images, lengths = micro.model_inputs.arguments(micro.token_ids), micro.attention_mask.sum(1)
+    view = policy(micro.token_ids, micro.action_mask, 1.0, model_inputs=images, lengths=lengths)
     return MicroLoss(-view.logprobs.sum() / whole.token_count, {})

@@ -22,8 +22,8 @@ from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     set_model_state_dict,
 )
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -39,21 +39,29 @@ def is_first_rank() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def shard(module: Module, *, compute_dtype: torch.dtype) -> Module:
+def shard(module: Module, *, compute_dtype: torch.dtype, reshard: bool = True, cpu_offload: bool = False) -> Module:
     """Shards parameters over the process group, each transformer layer a unit of its own; without a group a no-op.
 
     Weights and gradient reductions stay in float32; `compute_dtype` is that of forward and backward.
+
+    Args:
+        reshard: free the whole weights of a layer after its forward pass, to gather them again for the backward one.
+        cpu_offload: keep shards, gradients and optimizer in the memory of the CPU, where the optimizer then steps.
     """
     if not dist.is_initialized():
         return module
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
-    for layer in _transformer_layers(module):
-        fully_shard(layer, mp_policy=policy)
-    fully_shard(module, mp_policy=policy)
+    offload = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if cpu_offload else OffloadPolicy()
+    head = getattr(module, "value_head", None)
+    if head is not None:  # bfloat16 has three digits: too few for values
+        fully_shard(head, mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32), offload_policy=offload)
+    parts: list[nn.Module] = [*transformer_layers(module), module]
+    for part in parts:
+        fully_shard(part, mp_policy=policy, reshard_after_forward=reshard, offload_policy=offload)
     return module
 
 
-def _transformer_layers(module: nn.Module) -> list[nn.Module]:
+def transformer_layers(module: nn.Module) -> list[nn.Module]:
     """The blocks of the longest ModuleList of the decoder. The layers of a vision tower stay with the root: a rank
     whose rows have no image does not call them."""
     models = [child for child in module.modules() if isinstance(child, PreTrainedModel)]
@@ -125,6 +133,13 @@ def _fresh_state(parameter: Tensor) -> dict[str, Tensor]:
 def local(tensor: Tensor) -> Tensor:
     """This rank's shard; the tensor itself where it is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def like(tensor: Tensor, whole: Tensor) -> Tensor:
+    """A tensor that every rank has, in the layout of another one."""
+    if isinstance(tensor, DTensor):
+        return distribute_tensor(whole.to(tensor.device), tensor.device_mesh, tensor.placements)
+    return whole.to(tensor.device)
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -53,13 +53,16 @@ class TrainedModel:
         module: Policy | Critic,
         section: OptimizerSection,
         *,
+        device: torch.device,
         micro_batch_tokens: int,
+        packed: bool = False,
         average: nn.Module | None = None,
     ) -> None:
         self.module = module
         self.average = average
         self.section = section
         self.micro_batch_tokens = micro_batch_tokens
+        self.packed = packed
         self.optimizer = torch.optim.AdamW(
             parameter_groups(module, module.backbone, section),
             lr=section.learning_rate,
@@ -67,7 +70,7 @@ class TrainedModel:
             weight_decay=section.weight_decay,
             fused=True,
         )
-        self.device = next(module.parameters()).device
+        self.device = device
 
     def set_learning_rate(self, value: float) -> None:
         """Takes effect at the next step."""
@@ -108,7 +111,7 @@ class TrainedModel:
 
     def _pieces(self, batch: PPOBatch) -> list[PPOBatch]:
         """Micro-batches on the device; ranks with fewer get empty ones, so that all ranks communicate alike."""
-        rows = micro_batches(batch.attention_mask, max_tokens=self.micro_batch_tokens)
+        rows = micro_batches(batch.attention_mask, max_tokens=self.micro_batch_tokens, packed=self.packed)
         missing = same_count_on_every_rank(len(rows), self.device) - len(rows)
         pieces = [_on_device(take_rows(batch, piece), self.device) for piece in rows]
         return pieces + [empty_row(batch, self.device)] * missing

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from rl.recipe import AlgorithmSection, CriticSection, LearnerSection, Optimizer
 from rl.trained_model import learning_rate
 
 VOCABULARY = 50
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 OPTIMIZER = OptimizerSection(learning_rate=1e-3)
 CRITIC = CriticSection(optimizer=OptimizerSection(learning_rate=1e-3))
 
@@ -66,8 +68,10 @@ def test_the_ratio_is_one_on_the_first_minibatch_and_moves_afterwards(model_path
     assert policy[1]["old_gap_sum"] / policy[1]["tokens"] > 1e-5
 
 
-@pytest.mark.parametrize("changes", [{"micro_batch_tokens": 1}, {"micro_batch_tokens": 30}, {"head_chunk_tokens": 3},
-                                     {"activation_checkpointing": True}])
+@pytest.mark.parametrize("changes", [{"packing": True}, {"packing": True, "micro_batch_tokens": 25},
+                                     {"micro_batch_tokens": 1}, {"micro_batch_tokens": 30}, {"head_chunk_tokens": 3},
+                                     {"activation_checkpointing": True},
+                                     pytest.param({"compile": True}, marks=[NEEDS_COMPILER, pytest.mark.slow])])
 def test_every_cut_into_micro_batches_and_chunks_gives_the_same_update(model_path, changes):
     algorithm = AlgorithmSection(kl_loss_coef=0.1, kl_reward_coef=0.1, entropy_coef=0.01)
     batch = random_batch(7, 12, VOCABULARY)

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from fakes import random_batch, tiny_model
-from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
 from rl.batch import minibatches, whole_minibatch
@@ -86,8 +85,3 @@ def test_supervised_learning_through_adapters_lowers_the_loss(model_path):
     piece = whole_minibatch(empty_ppo_fields(random_batch(8, 12, 50)))
     losses = [learner.update_sft(copy.copy(piece), step=step, total=60)["loss"] for step in range(60)]
     assert losses[-1] < losses[0] - 0.5
-
-
-def test_adapters_on_several_ranks_are_refused():
-    with pytest.raises(ValidationError, match="lora needs ranks 1"):
-        LearnerSection(lora={}, ranks=2)

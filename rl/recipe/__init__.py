@@ -194,10 +194,20 @@ class LearnerSection(Section):
     """torch threads of one rank; more than the free cores makes the CPU many times slower"""
     micro_batch_tokens: Positive = 16384
     """tokens of one forward and backward, padding included"""
+    packing: bool = False
+    """the rows of a micro-batch in one line without padding, attention within each row: for a GPU; on a CPU rows of
+    like length, padded, are faster"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """of compute; weights and reductions stay in float32. bfloat16 needs ranks in Ray actors"""
     activation_checkpointing: bool = False
     """compute activations again in the backward pass instead of keeping them"""
+    compile: bool = False
+    """torch.compile each transformer layer; on a CPU it takes the place of this package's own fused layers"""
+    reshard: bool = True
+    """free the gathered weights of a layer after its forward pass; false keeps them for the backward one, which costs
+    memory and saves communication"""
+    cpu_offload: bool = False
+    """keep weights, gradients and the optimizer in the memory of the CPU, where it steps; needs ranks in Ray actors"""
     lora: AdapterSection | None = None
     """train adapters only; they are merged where weights are published and saved, and when a stage begins"""
     head_chunk_tokens: Positive = 4096
@@ -214,8 +224,8 @@ class LearnerSection(Section):
     def _fits_its_ranks(self) -> LearnerSection:
         if self.dtype == "bfloat16" and self.in_driver:
             raise ValueError("dtype bfloat16 needs ranks > 1 or gpus > 0; in the driver on a CPU use float32")
-        if self.lora is not None and self.ranks > 1:
-            raise ValueError("lora needs ranks 1: policy and critic share one base, which is not sharded")
+        if self.in_driver and (self.cpu_offload or not self.reshard):
+            raise ValueError("cpu_offload and reshard are of sharded models: they need ranks > 1 or gpus > 0")
         return self
 
 
