@@ -41,7 +41,7 @@ _FLAGS = (
     "--no-default-browser-check", "--disable-extensions", "--disable-sync", "--disable-component-update",
     "--disable-background-networking", "--disable-breakpad", "--disable-crash-reporter", "--disable-dev-shm-usage",
     "--disable-lcd-text", "--font-render-hinting=none", "--force-color-profile=srgb",
-    # one tile a picture, drawn anew and by one thread: otherwise soft edges near the seam of two tiles vary
+    # one tile a picture, drawn anew and by one thread: soft edges near the seam of two tiles varied
     "--default-tile-width=4096", "--default-tile-height=4096", "--num-raster-threads=1", "--disable-partial-raster",
     "--disable-checker-imaging", "--run-all-compositor-stages-before-draw",
     "--host-resolver-rules=MAP * ~NOTFOUND",

@@ -6,19 +6,17 @@ A page is plain text of our own without scripts or anything remote. `draft(seed)
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from html import escape
 
 from rollouts.screens import words
 from rollouts.screens.canvas import Canvas
 from rollouts.screens.concepts import CONCEPTS
 from rollouts.screens.element import Element, Kind
-from rollouts.screens.icons import ICONS, Pen, Points
 from rollouts.screens.screen import Platform, Screen
+from rollouts.screens.svg import svg
 from rollouts.screens.theme import Colour, Theme, pick_theme
 
 _UNPLACED = (0, 0, 0, 0)
@@ -26,53 +24,6 @@ _LARGE = ((800, 600), (1024, 768), (1280, 720), (1440, 900))
 _SMALL = ((320, 568), (360, 640), (392, 844))
 _SCALES = (1.0, 1.0, 1.25, 1.5, 2.0)
 _FONTS = ("sans-serif", "sans-serif", "serif", "system-ui, sans-serif", "monospace")
-
-
-class SvgPen(Pen):
-    """Draws the icons of `rollouts.screens.icons` as SVG: white shows, black cuts a hole."""
-
-    def __init__(self) -> None:
-        self.parts: list[str] = []
-
-    def line(self, *points: tuple[float, float]) -> None:
-        self.parts.append(f'<polyline points="{_points(points)}" fill="none" stroke="#fff"/>')
-
-    def ring(self, x: float, y: float, radius: float) -> None:
-        self.parts.append(f'<circle cx="{x}" cy="{y}" r="{radius - 1}" fill="none" stroke="#fff"/>')
-
-    def disc(self, x: float, y: float, radius: float, fill: int = 255) -> None:
-        self.parts.append(f'<circle cx="{x}" cy="{y}" r="{radius}" fill="{_grey(fill)}"/>')
-
-    def arc(self, x: float, y: float, radius: float, start: float, end: float) -> None:
-        sweep, r = (end - start) % 360, radius - 1
-        (x1, y1), (x2, y2) = (
-            (x + r * math.cos(math.radians(a)), y + r * math.sin(math.radians(a))) for a in (start, end)
-        )
-        path = f"M{x1:.2f} {y1:.2f}A{r} {r} 0 {int(sweep > 180)} 1 {x2:.2f} {y2:.2f}"
-        self.parts.append(f'<path d="{path}" fill="none" stroke="#fff"/>')
-
-    def shape(self, *points: tuple[float, float], fill: int = 255) -> None:
-        self.parts.append(f'<polygon points="{_points(points)}" fill="{_grey(fill)}"/>')
-
-
-def _points(points: Points) -> str:
-    return " ".join(f"{x:.2f},{y:.2f}" for x, y in points)
-
-
-def _grey(value: int) -> str:
-    return "#fff" if value else "#000"
-
-
-@lru_cache(maxsize=256)
-def svg(icon: str) -> str:
-    """An icon in the colour of the text around it."""
-    pen, name = SvgPen(), icon.replace(" ", "-")
-    ICONS[icon](pen)
-    return (
-        f'<svg viewBox="0 0 24 24"><mask id="{name}"><g stroke-width="2" stroke-linecap="round" '
-        f'stroke-linejoin="round">{"".join(pen.parts)}</g></mask>'
-        f'<rect width="24" height="24" fill="currentColor" mask="url(#{name})"/></svg>'
-    )
 
 
 @dataclass(frozen=True)
@@ -192,7 +143,7 @@ def _dialog(p: Page) -> str:
     )
     close = p.series("dialog's top line", "x", lambda: p.icons(("close",)))
     head = _bar(f'<div class="grow">{p.label(title)}</div>{close}')
-    return f'<div class="shade"><div class="dialog">{head}<p>{p.label(words.sentence(p.rng))}</p>' + (
+    return f'<div class="shade"><div class="dialog">{head}<div class="say">{p.label(words.sentence(p.rng))}</div>' + (
         f"{_buttons(p, concepts, 'dialog')}</div></div>"
     )
 
@@ -351,6 +302,6 @@ body{{display:flex;flex-direction:column;background:{rgb(t.page)};color:{rgb(t.t
 .app{{padding:6px 0}}
 .shade{{position:fixed;inset:0;background:rgba(0,0,0,.45);display:flex;align-items:center;justify-content:center}}
 .dialog{{width:min(370px,92%);background:{rgb(t.surface)};border:1px solid {rgb(t.line)};border-radius:{t.radius}px;
- overflow:hidden}} .dialog p{{padding:16px;font-size:.9em}}
+ overflow:hidden}} .say{{padding:16px;font-size:.9em}}
 .menu-open{{position:fixed;left:8px;top:64px;padding:4px 0;background:{rgb(t.surface)};border:1px solid {rgb(t.line)};
  min-width:180px;box-shadow:0 3px 9px rgba(0,0,0,.3)}}"""
