@@ -9,6 +9,7 @@ from fakes import picture_prompt, tiny_vision_model
 from transformers import AutoModelForImageTextToText
 
 from rl.batch import minibatches, pad_tokens, take_rows, whole_minibatch
+from rl.errors import UserError
 from rl.group import InProcessRank, LearnerGroup, empty_ppo_fields
 from rl.learner import Learner
 from rl.ppo import to_ppo_batch
@@ -161,3 +162,8 @@ def test_forward_arguments_of_a_batch():
     assert out["pixels"][1].tolist() == [[2, 2, 2, 2], [0, 0, 0, 0]]
     left = together([a, b], width=4, offsets=[2, 1])
     assert left["types"].tolist() == [[0, 0, 1, 0], [0, 1, 1, 1]]
+
+
+def test_packing_of_a_model_that_takes_images_is_refused(model_path):
+    with pytest.raises(UserError, match="learner.packing: true; a model that takes images is not packed"):
+        make_learner(model_path, packing=True)
