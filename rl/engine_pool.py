@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
 _CALLS_UNDER_WAY = 2
+_LOOK_EVERY_S = 5.0  # at the nodes, while no engine answers
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,13 @@ class EnginePool(Engine):
         """
         import ray
 
+        ready = [seat.calls[0] for seat in self._seats]
+        pending, deadline = ready, time.monotonic() + self._settings.start_timeout_s
+        while pending and time.monotonic() < deadline:
+            pending = ray.wait(pending, num_returns=len(pending), timeout=_LOOK_EVERY_S)[1]
+            self._look_at_nodes()
         try:
-            ready = [seat.calls[0] for seat in self._seats]
-            slowest = max(ray.get(ready, timeout=self._settings.start_timeout_s))
+            slowest = max(ray.get(ready, timeout=0.1))
         except ray.exceptions.RayError as error:
             raise RunFailed(f"a rollout engine did not start: {last_line(error)}") from error
         for seat in self._seats:
@@ -235,7 +240,9 @@ class EnginePool(Engine):
         if not waiting:
             return []
         left = min(self._seats[index].deadline for index in waiting.values()) - time.monotonic()
-        ready, _ = ray.wait(list(waiting), num_returns=1, timeout=max(left, 0.0))
+        ready, _ = ray.wait(list(waiting), num_returns=1, timeout=min(max(left, 0.0), _LOOK_EVERY_S))
+        if not ready:
+            self._look_at_nodes()
         if len(waiting) > 1:  # those that have answered as well
             ready = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)[0]
         now, answers = time.monotonic(), []
@@ -263,6 +270,22 @@ class EnginePool(Engine):
         actor = self._make_actor(index)
         calls = deque([actor.ready.remote()])
         return _Seat(actor, calls, time.monotonic() + self._settings.start_timeout_s)
+
+    def _look_at_nodes(self) -> None:
+        """Without a node that lives, an engine that is started anew waits for one for ever.
+
+        Raises:
+            RunFailed: there is none; every later stream raises it too.
+        """
+        import ray
+
+        try:
+            nodes = ray.nodes()
+        except Exception:  # Ray's head does not answer, or not yet again: the engines may be well
+            return
+        if not any(node["Alive"] for node in nodes):
+            self._ended = "no node of the Ray cluster lives any more; run the same command to continue"
+            raise RunFailed(self._ended)
 
     def _replace(self, index: int, reason: str) -> None:
         """Kills an engine and starts another in its place, which gets the weights as soon as it is ready.
