@@ -185,7 +185,10 @@ def _ran(parts: RunParts, name: str, stage: Stage) -> tuple[StageOutcome, float]
     path = parts.run.outcome(name)
     if path.exists() and damage(parts.run.stage_model(name)) is None:
         stored = json.loads(path.read_text())
-        parts.hold(name)
+        if isinstance(stage, PreferenceModelStage):
+            parts.models[name] = str(parts.run.stage_model(name))
+        else:
+            parts.hold(name)
         return StageOutcome(stored["iterations"], stored["details"]), stored["seconds"]
     start = time.monotonic()
     outcome = RUNNERS[type(stage)](parts, name, stage)
