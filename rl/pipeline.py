@@ -170,6 +170,8 @@ def _run_stage(parts: RunParts, name: str, stage: Stage) -> None:
     parts.hold(earlier[-1] if earlier else None)
     before: Measurements = measured_before(parts, name) if changes_policy else {}
     outcome, seconds = _ran(parts, name, stage)
+    if isinstance(stage, PreferenceModelStage):
+        parts.offer_reward_model(name)
     after: Measurements = measured_after(parts, name, before) if changes_policy else {}
     scores_before = {key: 0.5 if is_win_rate(parts, key) else m.score for key, m in before.items()}
     scores_after = {key: m.score for key, m in after.items()}
@@ -185,9 +187,7 @@ def _ran(parts: RunParts, name: str, stage: Stage) -> tuple[StageOutcome, float]
     path = parts.run.outcome(name)
     if path.exists() and damage(parts.run.stage_model(name)) is None:
         stored = json.loads(path.read_text())
-        if isinstance(stage, PreferenceModelStage):
-            parts.models[name] = str(parts.run.stage_model(name))
-        else:
+        if isinstance(stage, SftStage | RlStage):
             parts.hold(name)
         return StageOutcome(stored["iterations"], stored["details"]), stored["seconds"]
     start = time.monotonic()

@@ -76,7 +76,7 @@ class RunParts:
         for name in self.run.records():
             stage = self.recipe.stages[name]
             if isinstance(stage, PreferenceModelStage):
-                self.models[name] = str(self.run.stage_model(name))
+                self.offer_reward_model(name)
         self._held: str | None = None  # the stage whose policy the learner holds; None: the start
         self.hold(self.policy_stages()[-1] if self.policy_stages() else None)
 
@@ -85,6 +85,10 @@ class RunParts:
         records, names = self.run.records(), list(self.recipe.stages)
         names = names[: names.index(before)] if before else names
         return [n for n in names if n in records and isinstance(self.recipe.stages[n], SftStage | RlStage)]
+
+    def offer_reward_model(self, stage: str) -> None:
+        """Lets the rewards of later stages load the model at the end of this one (`from_stage`)."""
+        self.models[stage] = str(self.run.stage_model(stage))
 
     def hold(self, stage: str | None) -> None:
         """Has the learner hold the policy at the end of a stage."""

@@ -229,7 +229,6 @@ def run_preference_model(parts: RunParts, name: str, stage: PreferenceModelStage
         details = train_preference_model(
             stage, start=start, pairs=pairs, folder=aside, seed=seed, on_log=on_log, work=work
         )
-    parts.models[name] = str(parts.run.stage_model(name))
     counts = {"pairs": float(len(pairs.training)), "held_out_pairs": float(len(pairs.held_out))}
     return StageOutcome(int(details["steps"]) * stage.members, {**details, **counts})
 
