@@ -12,6 +12,7 @@ from rl.display import PlainDisplay
 from rl.errors import Interrupted, UserError
 from rl.pipeline import run_pipeline
 from rl.recipe import Recipe
+from rl.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -36,16 +37,20 @@ class Remembering(PlainDisplay):
         self.first = self.first or index + 1
 
 
-def make_recipe(path):
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches kill -9."""
+
+
+def make_recipe(path, **later):
     tokenizer = {"characters": "abcdefghijklmnopqrstuvwxyz0123456789 :"}
     create = {"tokenizer": tokenizer, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1,
               "head_dim": 32, "intermediate_size": 64}  # fmt: skip
     stage = {"kind": "preference_model", "pairs": {"dataset": str(path)}, "num_pairs": 600, "num_held_out": 50,
              "batch_size": 8, "learning_rate": 3e-3, "max_length": 32,
              "early_stop": {"num_pairs": 30, "evaluate_every": 20}}  # fmt: skip
-    engine = {"max_model_len": 64}
+    engine = {"kind": "hf", "max_model_len": 64}
     return Recipe.model_validate(
-        {"name": "rm", "model": {"create": create}, "engine": engine, "stages": {"preference": stage}}
+        {"name": "rm", "model": {"create": create}, "engine": engine, "stages": {"preference": stage, **later}}
     )
 
 
@@ -82,3 +87,30 @@ def test_a_row_in_the_middle_that_is_no_pair_is_the_users_mistake(tmp_path):
     write_pairs(tmp_path / "pairs.jsonl", broken=True)
     with pytest.raises(UserError, match=r"stages\.preference\.pairs: pairs: column 'rejected' is"):
         run_pipeline(make_recipe(tmp_path / "pairs.jsonl"), tmp_path / "run", PlainDisplay(Console(quiet=True)))
+
+
+def test_a_later_stage_finds_the_model_of_a_stage_that_was_killed_before_its_record(tmp_path, monkeypatch):
+    write_pairs(tmp_path / "pairs.jsonl")
+    cache = {
+        "kind": "message_cache",
+        "prompts": {"source": {"dataset": str(tmp_path / "pairs.jsonl")}},
+        "num_problems": 2,
+        "samples_per_prompt": 2,
+        "sampling": {"max_tokens": 4},
+        "rewards": [{"fn": "preference", "from_stage": "preference", "args": {"device": "cpu"}}],
+        "above": -1,
+        "below": 2,
+    }
+    recipe, run_dir = make_recipe(tmp_path / "pairs.jsonl", messages=cache), tmp_path / "run"
+    record = RunDirectory.add_record
+
+    def killed(run, name, *rest, **options):
+        raise Killed
+
+    monkeypatch.setattr(RunDirectory, "add_record", killed)
+    with pytest.raises(Killed):
+        run_pipeline(recipe, run_dir, PlainDisplay(Console(quiet=True)))
+    assert (run_dir / "checkpoints" / "preference" / "outcome.json").exists()
+    monkeypatch.setattr(RunDirectory, "add_record", record)
+    run_pipeline(recipe, run_dir, PlainDisplay(Console(quiet=True)))
+    assert list(json.loads((run_dir / "state.json").read_text())["stages"]) == ["preference", "messages"]
