@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Discriminator, Field, Tag
 
+from rl.recipe.section import PositiveFloat, Section
 from rollouts.pacore import SYNTHESIS_TEMPLATE
 
 
-class _Source(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TaskSource(_Source):
+class TaskSource(Section):
     """A procedural task of rollouts.tasks."""
 
     task: str
@@ -31,7 +29,7 @@ class TaskSource(_Source):
         return self.task
 
 
-class DatasetSource(_Source):
+class DatasetSource(Section):
     """Rows of a file (.jsonl, .parquet), a folder that `datasets` reads, or a hub dataset organisation/name."""
 
     dataset: str
@@ -59,7 +57,7 @@ class DatasetSource(_Source):
         return self.dataset.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
-class MessageCacheSource(_Source):
+class MessageCacheSource(Section):
     """Synthesis prompts made from the kept problems of an earlier message_cache stage."""
 
     message_cache: str
@@ -91,3 +89,41 @@ def source_kind(value: object) -> str | None:
         return getattr(value, "kind", None)
     present = [key for key in keys if key in value]
     return present[0] if len(present) == 1 else None
+
+
+Source = Annotated[
+    Annotated[TaskSource, Tag("task")]
+    | Annotated[DatasetSource, Tag("dataset")]
+    | Annotated[MessageCacheSource, Tag("message_cache")],
+    Discriminator(
+        source_kind,
+        custom_error_type="source_kind",
+        custom_error_message="a source needs exactly one of the keys: task, dataset, message_cache",
+    ),
+]
+
+
+class WeightedSource(Section):
+    """A source of prompts and its share in a mixture."""
+
+    source: Source
+    weight: PositiveFloat = 1.0
+    name: str | None = None
+    """label in metrics; not given: the name of the task, dataset or cache"""
+    rewards: list[str] = []
+    """labels of the rewards that apply to these prompts; empty: all rewards of the stage"""
+
+    @property
+    def label(self) -> str:
+        """The name under which metrics show this source."""
+        return self.name or self.source.label
+
+
+def looks_local(path: str) -> bool:
+    """True for what can only be on disk: a data file, not of the form organisation/name, or there already."""
+    return (
+        path.startswith((".", "/", "~"))
+        or path.endswith((".jsonl", ".json", ".parquet"))
+        or path.count("/") != 1
+        or Path(path).exists()
+    )
