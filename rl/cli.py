@@ -133,7 +133,8 @@ def _stop_at_once(number: int, frame: FrameType | None) -> None:
 
 
 def _validate(parsed: argparse.Namespace) -> None:
-    from rl.preflight import derived_numbers, read_checked
+    from rl.derived_numbers import derived_numbers
+    from rl.preflight import read_checked
 
     recipe = read_checked(parsed.recipe, parsed.overrides, on_this_machine=False)
     table = Table(title=f"{parsed.recipe}: valid", title_justify="left")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rl.cli import main
-from rl.preflight import derived_numbers
+from rl.derived_numbers import derived_numbers
 from rl.recipe import MessageCacheStage, PreferenceModelStage, Recipe, RlStage, SftStage
 from rl.recipe.file import read_recipe
 from rl.recipe.sources import MessageCacheSource
