@@ -24,7 +24,8 @@ from rl.learner import Learner
 from rl.loop import RlLoop
 from rl.recipe import RlStage
 from rl.recipe.file import read_recipe
-from rl.scoring import RewardPools, Scorer
+from rl.reward_pools import RewardPools
+from rl.scoring import Scorer
 from rl.sft import SftLoop
 from rl.sources import SourceOpener
 from rollouts.hf_engine import HfEngine

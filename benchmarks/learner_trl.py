@@ -26,7 +26,8 @@ from rl.group import InProcessRank, LearnerGroup
 from rl.learner import Learner
 from rl.loop import RlLoop
 from rl.recipe import LearnerSection, RlStage
-from rl.scoring import RewardPools, Scorer
+from rl.reward_pools import RewardPools
+from rl.scoring import Scorer
 from rollouts.hf_engine import HfEngine
 from rollouts.prompts import MixedSource, RowStream
 

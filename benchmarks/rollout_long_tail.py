@@ -30,7 +30,8 @@ from rl.group import InProcessRank, LearnerGroup
 from rl.learner import Learner
 from rl.loop import Iteration, RlLoop
 from rl.recipe import EngineSection, LearnerSection, ModelSection, RaySection, RlStage
-from rl.scoring import RewardPools, Scorer
+from rl.reward_pools import RewardPools
+from rl.scoring import Scorer
 from rollouts.engine import Generation, Request
 from rollouts.prompts import MixedSource, RowStream
 

@@ -27,9 +27,9 @@ from rl.interrupt import InterruptRequest
 from rl.recipe import MessageCacheStage, PreferenceModelStage, Recipe, RlStage, SftStage, Stage, rewards_of
 from rl.recovery import recover
 from rl.reporting.report import write_report
+from rl.reward_pools import RewardPools
 from rl.run_directory import RunDirectory, StageRecord, open_run_directory
 from rl.run_parts import RunParts
-from rl.scoring import RewardPools
 from rl.stage_kinds import RUNNERS, StageOutcome
 from rl.startup import StartupClock
 from rollouts.endpoint import EndpointSettings

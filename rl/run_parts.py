@@ -15,8 +15,8 @@ from rl.interrupt import InterruptRequest
 from rl.non_finite import StepWatch
 from rl.progress import StageProgress
 from rl.recipe import PreferenceModelStage, Recipe, RlStage, SftStage
+from rl.reward_pools import RewardPools
 from rl.run_directory import RunDirectory
-from rl.scoring import RewardPools
 from rl.sources import SourceOpener, held_out_rows
 from rollouts.prompts import row_id
 from rollouts.rows import Row

@@ -17,9 +17,10 @@ from typing import Any
 
 from rewards.result import RewardResult
 from rewards.scale import RunningScale, Scale
-from rewards.worker import RewardLoadError, RewardPool, Workers
+from rewards.worker import RewardLoadError
 from rl.errors import RunFailed
 from rl.recipe import RewardSection
+from rl.reward_pools import RewardPools
 from rollouts.trajectory import Trajectory
 
 
@@ -55,59 +56,6 @@ class Scoring:
     failures: Sequence[Failure]
     metrics: Mapping[str, float]
     """mean of each term and of what reward functions logged, and failures by reward and status"""
-
-
-class RewardPools:
-    """Worker processes of all rewards of a run; equal rewards of several stages and held-out sets share theirs."""
-
-    def __init__(self, models: Mapping[str, str]) -> None:
-        """`models`: folder of the model of each preference_model stage, filled while the stages run."""
-        self._models = models
-        self._pools: dict[str, RewardPool] = {}
-
-    def get(self, section: RewardSection) -> RewardPool:
-        """The pool of a reward, its workers starting in the background."""
-        args = reward_arguments(section, self._models)
-        key = _pool_key(section, args)
-        if key not in self._pools:
-            self._pools[key] = RewardPool(
-                section.fn,
-                args=args,
-                timeout_s=section.timeout_s,
-                num_workers=section.workers,
-                value_range=section.range,
-                batch_rows=128,
-                workers=_actors(section, args),
-            )
-            self._pools[key].start()
-        return self._pools[key]
-
-    def keep(self, needed: Iterable[RewardSection]) -> None:
-        """Ends the pools of other rewards: a reward model gives its device back after the last stage that uses it."""
-        made = [section for section in needed if section.from_stage is None or section.from_stage in self._models]
-        keys = {_pool_key(section, reward_arguments(section, self._models)) for section in made}
-        for key in self._pools.keys() - keys:
-            self._pools.pop(key).close()
-
-    def __enter__(self) -> RewardPools:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for pool in self._pools.values():
-            pool.close()
-
-
-def _pool_key(section: RewardSection, args: Mapping[str, object]) -> str:
-    options = (section.timeout_s, section.workers, section.range, section.actor)
-    return repr((section.fn, sorted(args.items()), options))
-
-
-def _actors(section: RewardSection, args: Mapping[str, object]) -> Workers | None:
-    if section.actor is None:
-        return None
-    from rl.reward_model.actor import ActorNursery
-
-    return ActorNursery(section.fn, args, section.actor, start_timeout_s=300.0)
 
 
 class Scorer:
@@ -261,12 +209,6 @@ def as_completion(trajectory: Trajectory) -> object:
     if isinstance(trajectory.prompt.content, str):
         return trajectory.completion
     return [{"role": "assistant", "content": trajectory.completion}]
-
-
-def reward_arguments(section: RewardSection, models: Mapping[str, str]) -> dict[str, object]:
-    """The arguments of a reward: those of the recipe, and the model of the stage it names."""
-    named = {} if section.from_stage is None else {"model": models[section.from_stage]}
-    return {**section.args, **named}
 
 
 def _columns(rows: Sequence[Trajectory]) -> dict[str, list[object]]:

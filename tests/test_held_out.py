@@ -8,7 +8,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from rl.held_out import HeldOutSet, _synthesis_numbers, outcomes, win_rate
 from rl.recipe import EvaluationSection
-from rl.scoring import RewardPools, Scorer
+from rl.reward_pools import RewardPools
+from rl.scoring import Scorer
 from rollouts.trajectory import Prompt, prompt_id_of
 
 

@@ -12,7 +12,8 @@ import rl.message_cache as filling
 from rl.message_cache import GradedFile, MessageCacheFiller, count, passes, told
 from rl.metrics import trajectory_metrics
 from rl.recipe import MessageCacheStage
-from rl.scoring import RewardPools, ScoredTrajectory, Scorer
+from rl.reward_pools import RewardPools
+from rl.scoring import ScoredTrajectory, Scorer
 from rollouts.layouts import converted
 from rollouts.message_cache import CachedMessage, CachedProblem, CacheFile, export_published, write_cache
 from rollouts.pacore import PacorePrompts

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from rewards.worker import RewardLoadError
 from rl.cluster import ray_cluster
 from rl.recipe import RaySection, RewardSection
-from rl.scoring import RewardPools
+from rl.reward_pools import RewardPools
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 

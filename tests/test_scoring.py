@@ -11,7 +11,8 @@ from fakes import trajectory
 from rewards.worker import RewardPool
 from rl.errors import RunFailed
 from rl.recipe import RewardSection
-from rl.scoring import Failure, RewardPools, Scorer
+from rl.reward_pools import RewardPools
+from rl.scoring import Failure, Scorer
 
 FUNCTIONS = Path(__file__).parent / "data" / "reward_functions.py"
 
