@@ -3,8 +3,9 @@ stage; the run is started again each time, and must end like a run that nobody d
 
     python benchmarks/chaos.py --kills 60 --out /tmp/chaos
 
-A run that finishes before so many kills came is followed by another one. Compared at the end of each, bit for bit: every line of metrics and rollouts (without times), held-out scores, message cache,
-and the weights after every stage. After each end of a driver, no process and no temporary file of it may be left.
+A run that finishes before so many kills came is followed by another one. Compared at the end of each, bit for bit:
+every line of metrics and rollouts (without times), held-out scores, message cache, and the weights after every stage.
+After each end of a driver, no process and no temporary file of it may be left.
 Prints one line per kill and a JSON summary; the exit code is 1 if anything differs.
 """
 
@@ -99,6 +100,7 @@ class Chaos:
         self.temporary = Path("/tmp") / f"ch-{self.mark[:6]}"  # short: Ray's sockets lie below
         self.temporary.mkdir()
         self._held_up = (-1, 0)
+        self._deck: list[str] = []
         self._is_wounded = False  # something of the present driver was killed, which may end it with exit code 1
 
     def run(self, num_kills: int) -> None:
@@ -144,7 +146,7 @@ class Chaos:
 
     def _disturb(self, driver: subprocess.Popen[bytes]) -> None:
         """One kill, at a moment when the rarest of the places that come up is the current one, or when time is up."""
-        name = self.rng.choice(list(self.targets))
+        name = self._next_target()
         progress = self._progress()
         if self._held_up[0] == progress and self._held_up[1] >= 3:  # the run must get on at some time
             end = time.monotonic() + 60
@@ -157,6 +159,12 @@ class Chaos:
             time.sleep(0.005)
         if driver.poll() is None:
             self._kill(name, driver)
+
+    def _next_target(self) -> str:
+        """Drawn like a card: every target comes before one comes again."""
+        if not self._deck:
+            self._deck = self.rng.sample(list(self.targets), len(self.targets))
+        return self._deck.pop()
 
     def _kill(self, name: str, driver: subprocess.Popen[bytes]) -> None:
         place = self._place()
@@ -255,7 +263,8 @@ class Chaos:
         finished = sum(
             len(files)
             for parts, _, files in depths
-            if parts[:1] in (("evaluations",), ("message_caches",)) or (parts[:1] == ("checkpoints",) and "final" in parts)
+            if parts[:1] in (("evaluations",), ("message_caches",))
+            or (parts[:1] == ("checkpoints",) and "final" in parts)
         )
         return rollouts + checkpoints + 5 * finished
 
@@ -305,7 +314,11 @@ def _stages(run_dir: Path) -> str:
     """The stage that a run is in."""
     with contextlib.suppress(OSError, ValueError):
         lines = (run_dir / "recipe.yaml").read_text()
-        names = [line.strip(" :\n") for line in lines[lines.index("\nstages:") :].splitlines() if line[:2] == "  " and line[2:3] not in (" ", "-", "")]
+        names = [
+            line.strip(" :\n")
+            for line in lines[lines.index("\nstages:") :].splitlines()
+            if line[:2] == "  " and line[2:3] not in (" ", "-", "")
+        ]
         done = []
         with contextlib.suppress(OSError):
             done = list(json.loads((run_dir / "state.json").read_text())["stages"])
@@ -337,7 +350,13 @@ def differences(straight: Path, disturbed: Path) -> list[str]:
 
 def _compared(run: Path) -> Iterator[Path]:
     yield from (run / "metrics.jsonl", run / "state.json")
-    for pattern in ("rollouts/*/*.jsonl", "message_caches/*", "evaluations/*", "checkpoints/*/final/*.safetensors", "final/*.safetensors"):
+    for pattern in (
+        "rollouts/*/*.jsonl",
+        "message_caches/*",
+        "evaluations/*",
+        "checkpoints/*/final/*.safetensors",
+        "final/*.safetensors",
+    ):
         yield from run.glob(pattern)
 
 
@@ -363,19 +382,31 @@ def _first_difference(a: list[Any], b: list[Any]) -> str:
     if len(a) != len(b):
         return f"{len(a)} and {len(b)} lines"
     one, two = next((x, y) for x, y in zip(a, b) if x != y)
-    keys = [key for key in one if one.get(key) != two.get(key)] if isinstance(one, dict) and isinstance(two, dict) else []
+    keys = (
+        [key for key in one if one.get(key) != two.get(key)] if isinstance(one, dict) and isinstance(two, dict) else []
+    )
     return f"{[(key, one.get(key), two.get(key)) for key in keys[:3]]}"[:600]
 
 
 def _unequal_tensors(a: Path, b: Path) -> list[str]:
     one, two = load_file(a), load_file(b)
-    return [name for name in sorted(one.keys() | two.keys()) if name not in one or name not in two or not torch.equal(one[name], two[name])]
+    return [
+        name
+        for name in sorted(one.keys() | two.keys())
+        if name not in one or name not in two or not torch.equal(one[name], two[name])
+    ]
 
 
 def straight_run(run_dir: Path, overrides: Sequence[str]) -> float:
     """A run that nobody disturbs; its seconds."""
     start = time.monotonic()
-    done = subprocess.run(command(run_dir, overrides), cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        command(run_dir, overrides),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr
     return time.monotonic() - start
 
@@ -399,7 +430,9 @@ def main() -> int:
     runs: list[Chaos] = []
     found: list[str] = []
     while (done := sum(run.num_kills for run in runs)) < parsed.kills and not found:
-        chaos = Chaos(parsed.out / f"disturbed_{len(runs)}", overrides, targets, rng, lambda text: print(text, flush=True), done)
+        chaos = Chaos(
+            parsed.out / f"disturbed_{len(runs)}", overrides, targets, rng, lambda text: print(text, flush=True), done
+        )
         chaos.run(parsed.kills - done)
         runs.append(chaos)
         found = [*chaos.problems, *differences(parsed.out / "straight", chaos.run_dir)]

@@ -119,7 +119,9 @@ def mutated_text(rng: random.Random, text: str) -> str:
         elif how == 4:
             text = "".join(lines[:line] + lines[line : line + 3] * 2 + lines[line + 3 :])
         elif how == 5:
-            text = "".join(lines[:line] + [" " * rng.randrange(1, 4) + x for x in lines[line : line + 1]] + lines[line + 1 :])
+            text = "".join(
+                lines[:line] + [" " * rng.randrange(1, 4) + x for x in lines[line : line + 1]] + lines[line + 1 :]
+            )
         elif how == 6:
             words = text.split(" ")
             word = rng.randrange(len(words))
@@ -176,7 +178,21 @@ def mutated_bytes(rng: random.Random, content: bytes) -> bytes:
         elif how == 2:
             data[at:at] = data[at : at + rng.randrange(1, 30)]
         elif how == 3:
-            data[at:at] = rng.choice((b"\n", b"\0", b"\xff\xfe", b"NaN", b"[" * 50_000, b"{}", b"null", b"\xef\xbb\xbf", b"1e999", b'"prompt": 3,', b"9" * 5000))
+            data[at:at] = rng.choice(
+                (
+                    b"\n",
+                    b"\0",
+                    b"\xff\xfe",
+                    b"NaN",
+                    b"[" * 50_000,
+                    b"{}",
+                    b"null",
+                    b"\xef\xbb\xbf",
+                    b"1e999",
+                    b'"prompt": 3,',
+                    b"9" * 5000,
+                )
+            )
         elif rng.random() < 0.2:
             del data[at:]
     return bytes(data)
@@ -200,7 +216,9 @@ def write_valid(folder: Path) -> None:
 
 def make_case(rng: random.Random, folder: Path) -> Case:
     """One mutated file in the folder, and the recipe to validate."""
-    kind = rng.choice(("recipe text", "recipe text", "recipe values", "recipe values", "override", "parent", "jsonl", "parquet"))
+    kind = rng.choice(
+        ("recipe text", "recipe text", "recipe values", "recipe values", "override", "parent", "jsonl", "parquet")
+    )
     source = rng.choice((*RECIPES, folder / "recipe.yaml"))
     target = folder / "mutated.yaml"
     if kind in ("jsonl", "parquet"):
@@ -209,7 +227,9 @@ def make_case(rng: random.Random, folder: Path) -> Case:
         return Case(kind, folder / "recipe.yaml")
     if kind == "override":
         keys = [".".join(map(str, key)) for key in _keys(yaml.safe_load(source.read_text()))]
-        overrides = tuple(mutated_text(rng, f"{rng.choice(keys)}={rng.choice(TOKENS)}") for _ in range(rng.choice((1, 2))))
+        overrides = tuple(
+            mutated_text(rng, f"{rng.choice(keys)}={rng.choice(TOKENS)}") for _ in range(rng.choice((1, 2)))
+        )
         return Case(kind, source, tuple(text for text in overrides if not text.startswith("-")))
     text = source.read_text()
     if kind == "recipe values":
@@ -291,7 +311,13 @@ def fuzz(count: int, seed: int, keep: Path | None, say: Callable[[str], None]) -
                         _keep(case, folder, keep / str(number))
         finally:
             os.chdir(here)
-    return {"count": count, "seed": seed, "by_kind": {k: dict(v) for k, v in sorted(counts.items())}, "slowest_s": round(slowest, 2), "failures": failures}
+    return {
+        "count": count,
+        "seed": seed,
+        "by_kind": {k: dict(v) for k, v in sorted(counts.items())},
+        "slowest_s": round(slowest, 2),
+        "failures": failures,
+    }
 
 
 def _keep(case: Case, folder: Path, target: Path) -> None:
