@@ -1,10 +1,17 @@
-"""What a critic buys: samples until a set accuracy, PPO with GAE against group baselines, on recipes/credit_tiny.yaml.
+"""What a critic buys: samples until a set reward, PPO with GAE beside what needs no critic, on recipes/credit_tiny.yaml.
 
-    python benchmarks/learner_credit.py --seeds 0 1 2 --target 0.6 [--variants gae grpo rloo] [stages.rl.KEY=VALUE ...]
+    python benchmarks/learner_credit.py [--seeds 0 1 2] [--target 0.85]
+    python benchmarks/learner_credit.py --compare critic
+    python benchmarks/learner_credit.py --compare group [stages.rl.KEY=VALUE ...]
 
-Each seed trains one SFT model; every variant starts from it and sees the same prompts in the same order. The engine is
-transformers' generate in this process. Accuracy is the share of sampled responses without any slip, of a whole
-iteration's samples on prompts never seen before. Prints one line per run and one table.
+Each seed trains one SFT model; every variant starts from it. The pieces are those of a run: the loop, the learner,
+transformers' generate as the engine, rewards in their worker. The reward is the mean over the newest `--window`
+samples, on prompts never seen before, as they were sampled for training. `expl. var.` is the critic's explained
+variance of the returns that came (critic_lambda is 1), averaged over the run; `in place` is the same after taking the
+mean of each position off values and returns: what the critic knows beyond how much of a response is left.
+
+`--compare` picks the table: `methods` (default), `group` (settings of the group baseline), `lambda`, `critic` (how the
+critic starts and how much it learns).
 """
 
 from __future__ import annotations
@@ -12,17 +19,22 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer
 
+from rl.advantages import explained_variance, rewards_to_go
+from rl.batch import Evaluation, TokenBatch
 from rl.checkpoint import StageState
 from rl.create_model import create_model
 from rl.group import InProcessRank, LearnerGroup
 from rl.learner import Learner
-from rl.loop import RlLoop
-from rl.recipe import RlStage
+from rl.loop import Iteration, RlLoop
+from rl.models import Critic
+from rl.recipe import Recipe, RlStage
 from rl.recipe.file import read_recipe
 from rl.reward_pools import RewardPools
 from rl.scoring import Scorer
@@ -31,10 +43,73 @@ from rl.sources import SourceOpener
 from rollouts.hf_engine import HfEngine
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "credit_tiny.yaml"
-VARIANTS = {
-    "gae": [],
-    "grpo": ["stages.rl.algorithm.advantage=grpo", "stages.rl.critic=null"],
-    "rloo": ["stages.rl.algorithm.advantage=rloo", "stages.rl.critic=null"],
+
+
+def random_backbone(critic: Critic, start: Path) -> None:
+    """The critic's backbone is the model before supervised fine-tuning."""
+    untrained = Learner(read_recipe(RECIPE, []).learner, str(start), trust_remote_code=False, device="cpu")
+    critic.backbone.load_state_dict(untrained.policy.language_model.base_model.state_dict())
+
+
+def random_head(critic: Critic, start: Path) -> None:
+    """The value head as torch starts a linear layer."""
+    critic.value_head.reset_parameters()
+
+
+def as_built(critic: Critic, start: Path) -> None:
+    """The backbone is the policy's and the value head zero."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One column of settings, given as overrides of the recipe's rl stage."""
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    start_critic: Callable[[Critic, Path], None] = as_built
+
+    def recipe(self, more: list[str]) -> Recipe:
+        """The recipe with these overrides and more of them."""
+        return read_recipe(RECIPE, [*(f"stages.rl.{one}" for one in self.overrides), *more])
+
+
+def without_critic(name: str, advantage: str, *more: str) -> Variant:
+    return Variant(name, ("critic=null", f"algorithm.advantage={advantage}", "algorithm.critic_lambda=null", *more))
+
+
+def grpo(prompts: int, samples: int, rate: str = "3e-4", *more: str) -> Variant:
+    size = (f"prompts_per_iteration={prompts}", f"samples_per_prompt={samples}", f"policy.learning_rate={rate}")
+    return without_critic(" ".join([f"grpo {prompts}x{samples}", rate, *more]), "grpo", *size, *more)
+
+
+PPO = Variant("ppo")
+COMPARISONS = {
+    "methods": [
+        PPO,
+        grpo(2, 4),
+        without_critic("rloo 2x4", "rloo", "prompts_per_iteration=2", "samples_per_prompt=4"),
+        without_critic("reinforce++", "reinforce_pp"),
+    ],
+    "group": [
+        *(grpo(prompts, samples) for prompts, samples in ((1, 8), (2, 4), (4, 2), (4, 4), (2, 8), (4, 8))),
+        *(grpo(2, 4, rate) for rate in ("1e-4", "2e-4", "5e-4")),
+        grpo(2, 4, "3e-4", "algorithm.group_std=false"),
+    ],
+    "lambda": [Variant(f"gae_lambda {x}", (f"algorithm.gae_lambda={x}",)) for x in (0.5, 0.8, 0.9, 0.95, 1.0)],
+    "critic": [
+        PPO,
+        Variant("random backbone", start_critic=random_backbone),
+        Variant("random head", start_critic=random_head),
+        Variant("warm-up 5", ("critic.warmup_iterations=5",)),
+        Variant("warm-up 20", ("critic.warmup_iterations=20",)),
+        Variant("1 epoch", ("critic.epochs=1",)),
+        Variant("4 epochs", ("critic.epochs=4",)),
+        Variant("2 mini-batches", ("critic.minibatches=2",)),
+        Variant("critic rate 3e-4", ("critic.optimizer.learning_rate=3e-4",)),
+        Variant("critic rate 3e-3", ("critic.optimizer.learning_rate=3e-3",)),
+        Variant("value_clip 0.2", ("algorithm.value_clip=0.2",)),
+        Variant("critic_lambda as policy", ("algorithm.critic_lambda=null",)),
+    ],
 }
 
 
@@ -42,18 +117,55 @@ class Reached(Exception):
     pass
 
 
-def new_learner(recipe, path):
+@dataclass
+class Course:
+    """How one run went."""
+
+    samples: int = 0
+    rewards: list[float] = field(default_factory=list)
+    explained: list[float] = field(default_factory=list)
+    explained_in_place: list[float] = field(default_factory=list)
+    reached: int | None = None
+
+    def recent(self, window: int) -> float:
+        """Mean reward of the newest samples."""
+        newest = self.rewards[-window:]
+        return sum(newest) / len(newest)
+
+    def watched(self, learner: Learner) -> None:
+        """Has every evaluation of the learner measured against the rewards that came."""
+        evaluate = learner.evaluate
+
+        def measured(batch: TokenBatch) -> Evaluation:
+            before = evaluate(batch)
+            mask = batch.action_mask
+            returns = rewards_to_go(batch.rewards, mask, gamma=1.0)
+            self.explained.append(explained_variance(before.values, returns, mask))
+            centred = (_off_the_mean(x, mask) for x in (before.values, returns))
+            self.explained_in_place.append(explained_variance(*centred, mask))
+            return before
+
+        if learner.trained_critic is not None:
+            learner.evaluate = measured  # type: ignore[method-assign]
+
+
+def _off_the_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """[B, T] less the mean of each column over the rows under the mask."""
+    return x - (x * mask).sum(0) / mask.sum(0).clamp(min=1)
+
+
+def new_learner(recipe: Recipe, path: Path) -> Learner:
     return Learner(recipe.learner, str(path), trust_remote_code=False, device="cpu")
 
 
-def supervised(recipe, folder: Path, seed: int) -> Path:
-    """The SFT model of a seed."""
-    path = folder / f"sft{seed}"
+def supervised(recipe: Recipe, folder: Path, seed: int) -> tuple[Path, Path]:
+    """The untrained and the SFT model of a seed."""
+    start, path = folder / f"start{seed}", folder / f"sft{seed}"
     if path.exists():
-        return path
-    create_model(recipe.model.create, folder / f"start{seed}", seed=seed)
-    tokenizer = AutoTokenizer.from_pretrained(folder / f"start{seed}")
-    learner = new_learner(recipe, folder / f"start{seed}")
+        return start, path
+    create_model(recipe.model.create, start, seed=seed)
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    learner = new_learner(recipe, start)
     stage = recipe.stages["sft"]
     learner.begin_sft(stage.optimizer)
     opener = SourceOpener(Path)
@@ -61,65 +173,79 @@ def supervised(recipe, folder: Path, seed: int) -> Path:
     SftLoop(stage, LearnerGroup(InProcessRank(learner)), streams, tokenizer).run(StageState(0, {}), lambda *_: None)
     learner.save_model(path)
     tokenizer.save_pretrained(path)
-    return path
+    return start, path
 
 
-def reinforced(recipe, path: Path, seed: int, target: float, window: int, tag: str) -> tuple[int | None, float, float]:
-    """(samples until the target or None, highest explained variance, accuracy at the end)."""
+def reinforced(
+    variant: Variant, overrides: list[str], models: tuple[Path, Path], seed: int, args: argparse.Namespace
+) -> Course:
+    """The course of one run until the target or the last sample."""
+    recipe = variant.recipe(overrides)
     stage = recipe.stages["rl"]
     assert isinstance(stage, RlStage)
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    start, path = models
+    stage = stage.model_copy(update={"iterations": args.samples // stage.trajectories_per_iteration})
     learner = new_learner(recipe, path)
     learner.begin_rl(stage.policy, stage.critic, stage.algorithm, stage.sampling.temperature)
+    if learner.trained_critic is not None:
+        torch.manual_seed(seed)
+        variant.start_critic(learner.trained_critic.module, start)
+    course = Course()
+    course.watched(learner)
     engine = HfEngine(str(path), max_num_seqs=recipe.engine.max_num_seqs, device="cpu")
     engine.load_weights(learner.weights(), 0)
     stream = SourceOpener(Path).stream(stage.prompts, "problem", seed=seed + 1000, held_out=frozenset())
-    history, explained = [], []
-    recent_iterations = -(-window // stage.trajectories_per_iteration)
 
-    def watch(iteration):
-        m = iteration.metrics
-        history.append(m["accuracy"])
-        explained.append(m.get("explained_variance", 0.0))
-        recent = history[-recent_iterations:]
-        mean = sum(recent) / len(recent)
-        if iteration.index % 10 == 9:
-            print(f"{tag} it {iteration.index} reward {m['reward_mean']:.3f} acc {mean:.3f} ev {sum(explained[-10:]) / 10:.2f} "
-                  f"clip {m.get('clipfrac', 0):.3f} {m['time/iteration_s']:.1f}s", flush=True)
-        if mean >= target and len(recent) == recent_iterations:
+    def after(iteration: Iteration) -> None:
+        course.rewards += [item.reward for item in iteration.scored]
+        course.samples += stage.trajectories_per_iteration
+        mean = course.recent(args.window)
+        if iteration.index % max(512 // stage.trajectories_per_iteration, 1) == 0:
+            print(f"  [{seed} {variant.name}] {course.samples} samples, reward {mean:.3f}", flush=True)
+        if mean >= args.target and course.samples >= args.window:
+            course.reached = course.samples
             raise Reached
 
     with RewardPools({}) as pools:
         loop = RlLoop(stage, engine, LearnerGroup(InProcessRank(learner)), Scorer(stage.rewards, pools), stream,
-                      tokenizer, seed=seed, max_model_len=recipe.engine.max_model_len)
+                      AutoTokenizer.from_pretrained(path), seed=seed, max_model_len=recipe.engine.max_model_len)
         try:
-            loop.run(0, watch)
+            loop.run(0, after)
         except Reached:
-            return len(history) * stage.trajectories_per_iteration, max(explained), sum(history[-recent_iterations:]) / recent_iterations
-    return None, max(explained), sum(history[-recent_iterations:]) / recent_iterations
+            pass
+    return course
+
+
+def mean(numbers: list[float]) -> float:
+    return sum(numbers) / len(numbers) if numbers else float("nan")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--variants", nargs="+", default=["gae", "grpo"])
-    parser.add_argument("--target", type=float, default=0.6, help="accuracy to reach")
-    parser.add_argument("--window", type=int, default=256, help="samples, the newest, over which accuracy is measured")
+    parser.add_argument("--compare", choices=sorted(COMPARISONS), default="methods")
+    parser.add_argument("--only", nargs="+", help="names of variants")
+    parser.add_argument("--target", type=float, default=0.85, help="reward to reach")
+    parser.add_argument("--samples", type=int, default=6000, help="where a run ends at the latest")
+    parser.add_argument("--window", type=int, default=128, help="samples, the newest, over which the reward is averaged")
     parser.add_argument("--keep", type=Path, help="folder for the SFT models, to use them again")
     parser.add_argument("overrides", nargs="*", help="stages.rl.KEY=VALUE of every variant")
     args = parser.parse_intermixed_args()
     torch.set_num_threads(1)
     folder = args.keep or Path(tempfile.mkdtemp())
     folder.mkdir(exist_ok=True, parents=True)
-    table = []
+    variants = [one for one in COMPARISONS[args.compare] if args.only is None or one.name in args.only]
+    table: dict[str, list[Course]] = {variant.name: [] for variant in variants}
     for seed in args.seeds:
-        path = supervised(read_recipe(RECIPE, []), folder, seed)
-        for name in args.variants:
-            recipe = read_recipe(RECIPE, [*VARIANTS[name], *args.overrides])
-            table.append((seed, name, *reinforced(recipe, path, seed, args.target, args.window, f"[{seed} {name}]")))
-    print(f"{'seed':>4} {'variant':>8} {'samples to ' + str(args.target):>16} {'max expl. var.':>15} {'last accuracy':>14}")
-    for seed, name, samples, explained, accuracy in table:
-        print(f"{seed:>4} {name:>8} {samples or 'not reached':>16} {explained:>15.2f} {accuracy:>14.3f}")
+        models = supervised(read_recipe(RECIPE, []), folder, seed)
+        for variant in variants:
+            table[variant.name].append(reinforced(variant, args.overrides, models, seed, args))
+    seeds = "".join(f"{f'seed {seed}':>9}" for seed in args.seeds)
+    print(f"samples until reward {args.target}, of at most {args.samples}\n{'':<28}{seeds} {'expl. var.':>11} {'in place':>9}")
+    for name, courses in table.items():
+        reached = "".join(f"{one.reached or '-':>9}" for one in courses)
+        explained = [mean([mean(getattr(one, kind)) for one in courses]) for kind in ("explained", "explained_in_place")]
+        print(f"{name:<28}{reached} {explained[0]:>11.2f} {explained[1]:>9.2f}")
     if args.keep is None:
         shutil.rmtree(folder)
 

@@ -39,7 +39,9 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
 )
 
 # What a trainer supplies beside the dataset's columns.
-PROVIDED = frozenset({"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"})
+PROVIDED = frozenset(
+    {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "log_partial"}
+)
 
 
 class RewardSpecError(ValueError):

@@ -18,6 +18,10 @@ class RewardStatus(StrEnum):
     INVALID = "invalid"  # it returned something that is not a finite number inside the range
 
 
+# (index among the sampled tokens of the completion, reward earned with that token)
+PartialRewards = tuple[tuple[int, float], ...]
+
+
 @dataclass(frozen=True)
 class RewardResult:
     """One row's verdict; `value` is a finite float exactly when `status` is ok."""
@@ -26,6 +30,7 @@ class RewardResult:
     status: RewardStatus
     message: str = ""  # for people: what went wrong, empty when nothing did
     metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))  # what the function logged
+    partial: PartialRewards = ()  # the parts of `value` that were earned on the way
 
     @property
     def failed(self) -> bool:

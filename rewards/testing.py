@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rewards.registry import RewardFn, required_columns
-from rewards.worker_process import Caller
+from rewards.worker_process import Caller, CallLog
 
 HOSTILE_TEXTS: Mapping[str, str] = {
     "empty": "",
@@ -76,7 +76,8 @@ def _call(
     kwargs["prompts"] = [[{"role": "user", "content": "q"}] if as_messages else "q" for _ in texts]
     kwargs["completions"] = [[{"role": "assistant", "content": t}] if as_messages else t for t in texts]
     kwargs |= {"completion_ids": [[1, 2, 3] for _ in texts], "trainer_state": None}
-    kwargs |= {"log_extra": lambda name, values: None, "log_metric": lambda name, value: None}
+    log = CallLog([3 for _ in texts])
+    kwargs |= {"log_extra": log.log_extra, "log_metric": log.log_metric, "log_partial": log.log_partial}
     accepted = Caller(fn).accepted
     kwargs = {key: value for key, value in kwargs.items() if accepted is None or key in accepted}
     try:

@@ -14,7 +14,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -370,7 +370,14 @@ def check_reply(
         if len(values) == 1 and isinstance(values[0], str):
             return values[0]
         return f"the function returned {len(values)} values for {num_rows} completions"
-    return [_check_value(value, value_range, _row_metrics(reply, row)) for row, value in enumerate(values)]
+    results = [_check_value(value, value_range, _row_metrics(reply, row)) for row, value in enumerate(values)]
+    return [_with_partial(result, parts) for result, parts in zip(results, reply["partial"])]
+
+
+def _with_partial(result: RewardResult, parts: Sequence[tuple[int, float]]) -> RewardResult:
+    if result.value is None or not parts:
+        return result
+    return replace(result, partial=tuple((index, reward) for index, reward in parts))
 
 
 def _row_metrics(reply: Mapping[str, Any], row: int) -> dict[str, float]:

@@ -12,13 +12,14 @@ import ctypes
 import fcntl
 import inspect
 import json
+import math
 import os
 import pickle
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from rewards.registry import RewardFn, load_reward
@@ -137,17 +138,22 @@ class Caller:
 
     def __call__(self, request: Mapping[str, Any]) -> dict[str, object]:
         """`request` has prompts, completions, completion_ids and columns, all of one length."""
-        log = CallLog(len(request["completions"]))
+        log = CallLog([len(ids) for ids in request["completion_ids"]])
         try:
             values = self._call(request, log)
         except BaseException as error:  # user code: sys.exit() and cancellation must not end the worker in silence
             return {"error": _describe(error)}
-        return {"values": [plain_value(value) for value in as_list(values)], "metrics": log.metrics, "rows": log.rows}
+        return {
+            "values": [plain_value(value) for value in as_list(values)],
+            "metrics": log.metrics,
+            "rows": log.rows,
+            "partial": log.partial,
+        }
 
     def _call(self, request: Mapping[str, Any], log: CallLog) -> Any:
         kwargs = dict(request["columns"], prompts=request["prompts"], completions=request["completions"])
         kwargs |= {"completion_ids": request["completion_ids"], "trainer_state": None}
-        kwargs |= {"log_extra": log.log_extra, "log_metric": log.log_metric}
+        kwargs |= {"log_extra": log.log_extra, "log_metric": log.log_metric, "log_partial": log.log_partial}
         if self.accepted is not None:
             kwargs = {name: value for name, value in kwargs.items() if name in self.accepted}
         if self._runner is None:
@@ -163,12 +169,15 @@ def _event_loop() -> Any:
 
 
 class CallLog:
-    """What one call logged through TRL's log_metric (one number a call) and log_extra (one entry a row)."""
+    """What one call logged: through TRL's log_metric (one number a call) and log_extra (one entry a row), and through
+    log_partial, which says where in a completion its reward was earned."""
 
-    def __init__(self, num_rows: int) -> None:
+    def __init__(self, num_tokens: Sequence[int]) -> None:
+        """`num_tokens`: of each completion; 0 where its tokens are not known."""
         self.metrics: dict[str, float] = {}
         self.rows: dict[str, list[float | None]] = {}
-        self._num_rows = num_rows
+        self.partial: list[list[tuple[int, float]]] = [[] for _ in num_tokens]
+        self._num_tokens = num_tokens
 
     def log_metric(self, name: str, value: Any) -> None:
         self.metrics[str(name)] = float(value)
@@ -176,8 +185,31 @@ class CallLog:
     def log_extra(self, name: str, values: Any) -> None:
         """Numbers are kept per row; text is for TRL's tables and has no place in a metric."""
         entries = as_list(values)
-        if isinstance(entries, list) and len(entries) == self._num_rows:
+        if isinstance(entries, list) and len(entries) == len(self._num_tokens):
             self.rows[str(name)] = [float(v) if isinstance(v, (int, float)) else None for v in entries]
+
+    def log_partial(self, rows: Sequence[Sequence[tuple[int, float]]]) -> None:
+        """The parts of each completion's reward that were earned before its end: (index in completion_ids, reward).
+
+        What is left of the reward that the function returns belongs to the last token. Nothing is kept of a completion
+        whose tokens are not known, as when a file is scored.
+
+        Raises:
+            ValueError: not one list per completion, no such token, or a number that is not finite.
+        """
+        if len(rows) != len(self._num_tokens):
+            raise ValueError(f"log_partial: {len(rows)} lists for {len(self._num_tokens)} completions")
+        self.partial = [_checked_parts(row, parts, num) for row, (parts, num) in enumerate(zip(rows, self._num_tokens))]
+
+
+def _checked_parts(row: int, parts: Sequence[tuple[int, float]], num_tokens: int) -> list[tuple[int, float]]:
+    checked = [(int(index), float(reward)) for index, reward in parts] if num_tokens else []
+    for index, reward in checked:
+        if not 0 <= index < num_tokens:
+            raise ValueError(f"log_partial: row {row} has a reward at token {index}; 0 to {num_tokens - 1} are allowed")
+        if not math.isfinite(reward):
+            raise ValueError(f"log_partial: row {row} has the reward {reward} at token {index}")
+    return checked
 
 
 def as_list(values: Any) -> list[Any]:

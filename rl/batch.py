@@ -34,7 +34,7 @@ class TokenBatch:
     rollout_logprobs: Tensor
     """[B, T] nats, measured by the engine; 0 where action_mask is False"""
     rewards: Tensor
-    """[B, T] the reward of a trajectory sits on its last sampled token"""
+    """[B, T] the reward of a trajectory sits on its last sampled token, save what was earned on the way"""
     truncated: Tensor
     """[B] bool, True where max_tokens cut the response"""
     groups: Tensor
@@ -98,11 +98,11 @@ AnyBatch = TypeVar("AnyBatch", TokenBatch, PPOBatch, Evaluation)
 
 
 def collate(scored: Sequence[ScoredTrajectory], *, truncated_reward: float | None = None) -> TokenBatch:
-    """Pads trajectories on the right and puts each reward on the last sampled token.
+    """Pads trajectories on the right and puts each reward on the last sampled token, save its partial rewards.
 
     Args:
         scored: at least one trajectory, each with at least one sampled token.
-        truncated_reward: reward of a response that was cut, in place of its own; None keeps its own.
+        truncated_reward: reward of a response that was cut, in place of its own and all parts; None keeps its own.
     """
     trajectories = [item.trajectory for item in scored]
     batch = pad_tokens(
@@ -112,8 +112,11 @@ def collate(scored: Sequence[ScoredTrajectory], *, truncated_reward: float | Non
     )
     group_of: dict[str, int] = {}
     for row, (item, trajectory) in enumerate(zip(scored, trajectories)):
-        own = item.reward if truncated_reward is None or not trajectory.truncated else truncated_reward
-        batch.rewards[row, int(np.flatnonzero(trajectory.action_mask)[-1])] = own
+        sampled = np.flatnonzero(trajectory.action_mask)
+        if truncated_reward is not None and trajectory.truncated:
+            batch.rewards[row, int(sampled[-1])] = truncated_reward
+        else:
+            _put_rewards(batch.rewards[row], sampled, item)
         group_of.setdefault(trajectory.prompt.prompt_id, len(group_of))
     return dataclasses.replace(
         batch,
@@ -121,6 +124,13 @@ def collate(scored: Sequence[ScoredTrajectory], *, truncated_reward: float | Non
         truncated=torch.tensor([trajectory.truncated for trajectory in trajectories]),
         groups=torch.tensor([group_of[trajectory.prompt.prompt_id] for trajectory in trajectories]),
     )
+
+
+def _put_rewards(rewards: Tensor, sampled: NDArray[np.int64], item: ScoredTrajectory) -> None:
+    """Fills one row [T] of zeros: each part on its token, the rest on the last; `sampled` holds their places."""
+    for index, reward in item.partial:
+        rewards[int(sampled[index])] += reward
+    rewards[int(sampled[-1])] += item.reward - sum(reward for _, reward in item.partial)
 
 
 def sampled_by(scored: Sequence[ScoredTrajectory], *, version: int) -> Tensor:

@@ -33,6 +33,8 @@ def logged(item: ScoredTrajectory, iteration: int, folder: Path) -> dict[str, An
         "reward": item.reward,
         "terms": dict(item.terms),
     }
+    if item.partial:
+        row["partial"] = [list(part) for part in item.partial]
     if trajectory.turns:
         columns = trajectory.prompt.columns
         row["turns"] = list(trajectory.turns)

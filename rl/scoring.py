@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rewards.result import RewardResult
+from rewards.result import PartialRewards, RewardResult
 from rewards.scale import RunningScale, Scale
 from rewards.worker import RewardLoadError
 from rl.errors import RunFailed
@@ -33,6 +33,8 @@ class ScoredTrajectory:
     """weighted sum of the rewards that apply, normalised where the recipe says so and they are learned from"""
     terms: Mapping[str, float]
     """unweighted value by reward label, of those that apply"""
+    partial: PartialRewards = ()
+    """the parts of `reward` that were earned on the way; the rest belongs to the last sampled token"""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,8 @@ class Scorer:
             if terms is not None:
                 parts = self._parts(terms, scales)
                 moved.append(parts)
-                scored.append(ScoredTrajectory(trajectory, sum(parts.values()), terms))
+                partial = self._partial(own, scales)
+                scored.append(ScoredTrajectory(trajectory, sum(parts.values()), terms, partial))
         if not scored:
             raise RunFailed("no trajectory of this iteration has a reward: every reward failed or did not apply")
         dropped = len(trajectories) - len(scored)
@@ -188,6 +191,15 @@ class Scorer:
                 value = max(-bound, min(bound, scales[label](value)))
             parts[label] = section.weight * value
         return parts
+
+    def _partial(self, own: Mapping[str, RewardResult], scales: Mapping[str, Scale]) -> PartialRewards:
+        """Partial rewards of all terms, weighted and scaled like these; what a mean or a bound changes comes last."""
+        scaled: dict[int, float] = {}
+        for label, result in own.items():
+            factor = self._sections[label].weight / (scales[label].std if label in scales else 1.0)
+            for index, reward in result.partial:
+                scaled[index] = scaled.get(index, 0.0) + factor * reward
+        return tuple(sorted(scaled.items()))
 
     def _terms(self, own: Mapping[str, RewardResult]) -> dict[str, float] | None:
         """Value by label, or None where the trajectory is dropped: a reward failed, or none applies."""

@@ -1,5 +1,7 @@
 """Collating, cutting and dealing rows."""
 
+from dataclasses import replace
+
 import torch
 from fakes import random_batch, scored
 from hypothesis import given, settings
@@ -28,6 +30,21 @@ def test_a_cut_response_gets_the_truncated_reward():
     assert collate([cut], truncated_reward=-2.0).rewards.tolist() == [[0, -2.0]]
     assert collate([cut]).rewards.tolist() == [[0, 1.0]]
     assert collate([cut]).truncated.tolist() == [True]
+
+
+def test_partial_rewards_sit_on_their_sampled_tokens_and_the_rest_on_the_last_one():
+    one = scored(1.0, [7, 8], [9, 4, 5])
+    hole = one.trajectory.action_mask.copy()
+    hole[3] = False  # tool output: the second sampled token is the fifth of the row
+    item = replace(one, trajectory=replace(one.trajectory, action_mask=hole), partial=((0, 0.25), (1, 0.5)))
+    assert collate([item]).rewards.tolist() == [[0, 0, 0.25, 0, 0.75]]  # 0.5 of its own and the 0.25 that are left
+    assert collate([item]).rewards.sum() == 1.0
+
+
+def test_a_cut_response_with_a_truncated_reward_keeps_no_partial_rewards():
+    cut = replace(scored(1.0, [1], [2, 3], reason=FinishReason.LENGTH), partial=((0, 0.5),))
+    assert collate([cut], truncated_reward=-2.0).rewards.tolist() == [[0, 0, -2.0]]
+    assert collate([cut]).rewards.tolist() == [[0, 0.5, 0.5]]
 
 
 def test_take_rows_cuts_columns_that_are_only_padding():

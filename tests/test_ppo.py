@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from fakes import random_batch, tiny_model
+from fakes import random_batch, scored, tiny_model
 
 from rl.advantages import gae, whiten
-from rl.batch import Evaluation, TokenBatch, minibatches, take_rows, tensors_of, whole_minibatch
+from rl.batch import Evaluation, TokenBatch, collate, minibatches, take_rows, tensors_of, whole_minibatch
 from rl.group import LearnerGroup
 from rl.learner import Learner
 from rl.ppo import to_ppo_batch
@@ -68,6 +68,20 @@ def test_reinforce_pp_with_a_baseline_centres_within_groups_and_whitens_over_the
     centred = totals - torch.stack([totals[:2].mean(), totals[2:].mean()]).repeat_interleave(2)
     expected = whiten(centred[:, None].expand(-1, 8), batch.action_mask)
     torch.testing.assert_close(ppo.advantages, expected)
+
+
+def test_gae_takes_partial_rewards_where_they_were_earned_and_a_group_baseline_their_sum():
+    tokens = [[1], [2, 3, 4]]
+    early, late = (dataclasses.replace(scored(1.0, *tokens), partial=parts) for parts in (((0, 0.75),), ()))
+    batch = collate([early, late, scored(0.0, *tokens)])
+    nothing = torch.zeros(batch.rewards.shape)
+    before = Evaluation(nothing, nothing, nothing, torch.zeros(3))
+    plain = {"whiten_advantages": False}
+    ppo = to_ppo_batch(batch, before, AlgorithmSection(gae_lambda=0.5, **plain))
+    # early: .75 now and .25 in two tokens: .75 + .25 * .25; late: 1 in two tokens
+    torch.testing.assert_close(ppo.advantages[:2], torch.tensor([[0, 0.8125, 0.125, 0.25], [0, 0.25, 0.5, 1.0]]))
+    grouped = to_ppo_batch(batch, before, AlgorithmSection(advantage="rloo", **plain)).advantages[:, 1:]
+    torch.testing.assert_close(grouped, torch.tensor([0.5, 0.5, -1.0])[:, None].expand(3, 3))
 
 
 def test_masked_responses_leave_the_update_but_not_the_baseline_of_their_group():

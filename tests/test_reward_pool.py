@@ -199,6 +199,17 @@ def test_what_a_function_logs_arrives_as_metrics():
     assert [dict(r.metrics) for r in results] == [{"half": 0.5, "length": 3.0}, {"half": 0.5, "length": 1.0}]
 
 
+def test_where_a_reward_was_earned_arrives_with_it_and_a_place_that_is_no_token_fails_its_row_alone():
+    with pool_of("on_the_way") as pool:
+        results = pool.score(["q"] * 4, ["2", "3", "nan", "-1e9"], {}, [[5, 6, 7]] * 4)
+        (without_tokens,) = pool.score(["q"], ["7"], {})
+    assert [result.status for result in results] == ["ok", "error", "error", "ok"]
+    assert results[0].partial == ((2, 0.5),) and results[3].partial == ((0, -1e9),)
+    assert "row 0 has a reward at token 3; 0 to 2 are allowed" in results[1].message
+    assert "the reward nan" in results[2].message
+    assert (without_tokens.value, without_tokens.partial) == (1.0, ())
+
+
 def test_a_function_without_a_catch_all_gets_only_what_it_names():
     with pool_of("narrow", timeout_s=5.0) as pool:
         assert score(pool, ["a"], solution=["a"], other=[1])[0].value == 1.0

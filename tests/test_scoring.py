@@ -102,6 +102,22 @@ def test_values_outside_the_range_of_the_recipe_are_failures():
         scored_with(["1", "50"], range=[0, 10], max_failure_rate=0.0)
 
 
+def test_partial_rewards_are_weighted_and_scaled_like_their_reward():
+    section = {"fn": f"{FUNCTIONS}:on_the_way"}
+    rows = [dataclasses.replace(trajectory([1], [2, 3]), completion=text) for text in ("0", "1")]
+    values = [dataclasses.replace(trajectory([1], [2, 3]), completion=text) for text in ("-4.0", "4.0")]
+    with RewardPools({}) as pools:
+        twice = [RewardSection(**section, weight=2.0), RewardSection(**section, name="again", weight=-1.0)]
+        assert [item.partial for item in Scorer(twice, pools).score(rows).scored] == [((0, 0.5),), ((1, 0.5),)]
+        scale = RewardSection(**section, weight=3.0, normalise={})
+        scorer = Scorer([scale], pools)
+        scorer.load_state({"on_the_way": {"count": 10**9, "mean": 1.0, "sum_of_squares": 4.0 * 10**9}})
+        found = scorer.score(values, to_learn=True).scored
+    # the running deviation is 2 and the mean 1: each value of 1 becomes 0, its parts 3 * -4 / 2 and 3 * 4 / 2
+    assert [item.reward for item in found] == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert [[pytest.approx(-6.0)], [pytest.approx(6.0)]] == [[reward for _, reward in item.partial] for item in found]
+
+
 def test_what_a_reward_logs_is_a_metric_of_the_iteration():
     with RewardPools({}) as pools:
         scoring = Scorer([RewardSection(fn=f"{FUNCTIONS}:logs")], pools).score(responses("abc", "z"))

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from rollouts.tasks import TASKS, load_task
-from rollouts.tasks.crossroads import signs_passed
+from rollouts.tasks.crossroads import right_turns
 from rollouts.tasks.requests import gold_utility, utility
 
 ALPHABET = set(
@@ -216,7 +216,7 @@ def test_an_unknown_argument_is_answered_with_the_known_ones():
         ("addition", {"forget_carry": 1.5}, "forget_carry is 1.5"),
         ("text_screen", {"miss": -0.1}, "miss is -0.1"),
         ("requests", {"flipped": 2}, "flipped is 2"),
-        ("crossroads", {"length": 0}, "length is 0"),
+        ("crossroads", {"length": 1}, "length is 1"),
         ("crossroads", {"slip": 2}, "slip is 2"),
         ("digit_maxima", {"references": [8, 4]}, r"references is \[8, 4\]"),
         ("digit_maxima", {"references": [0, 4]}, r"references is \[0, 4\]"),
@@ -232,23 +232,48 @@ def test_every_task_loads_with_its_defaults():
         assert "prompt" in load_task(name).problem(random.Random(0))
 
 
-def test_a_walk_is_worth_the_signs_before_its_first_wrong_turn():
-    # the way past 3592 is R, R, R, L
-    walks = ["3Rca5Rbh9Rac2Lsx", "3Rca5Lbh9Rac2Lsx", "3Lca5Rbh9Rac2Lsx", "3R5R", "", "4Rca5Rbh9Rac2Lsx", "3Rca5Rbh9Rac2Lsx2L", "R"]
-    assert signs_passed(["3592:"] * 8, walks) == [1.0, 0.25, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0]
+def earned(prompt, walk, ids=None):
+    """(the reward of a walk, where it was earned)"""
+    logged = []
+    (value,) = right_turns([prompt], [walk], [list(range(len(walk) + 1)) if ids is None else ids], logged.extend)
+    return value, logged[0]
 
 
-def test_the_walker_of_the_demonstrations_is_lost_after_the_first_slip_and_sees_it():
-    rng = random.Random(0)
-    for _ in range(200):
-        row = load_task("crossroads", length=5, scenery=3, slip=0.3).demonstration(rng)
-        passed = round(5 * signs_passed([row["prompt"]], [row["completion"]])[0])
+@pytest.mark.parametrize(
+    "walk, parts",
+    [
+        ("3Rc5Rh9Ra2La", [(4, 1 / 3), (7, 1 / 3), (10, 1 / 3)]),
+        ("3Rc5Lh9Ra2La", [(7, 1 / 3), (10, 1 / 3)]),
+        ("3Ls5Rt9Ru2Ls", [(4, 1 / 12), (7, 1 / 12), (10, 1 / 12)]),  # astray from the first turn: a quarter
+        ("3Rc5Rh9", [(4, 1 / 3)]),
+        ("3Rc4Rh9Ra2La", [(7, 1 / 3), (10, 1 / 3)]),  # 4 is not the second sign
+        ("3Rc5Rh9Ra2La2L", []),  # a turn too many
+        ("Rc5R", [(3, 1 / 12)]),
+        ("", []),
+    ],
+)
+def test_each_right_turn_after_the_first_earns_its_share_with_its_own_token(walk, parts):
+    value, logged = earned("3592:", walk)
+    assert [at for at, _ in logged] == [at for at, _ in parts]
+    assert [reward for _, reward in logged] == pytest.approx([reward for _, reward in parts])
+    assert value == pytest.approx(sum(reward for _, reward in parts))
+
+
+def test_a_walk_whose_tokens_are_not_its_characters_has_its_reward_in_one_piece():
+    value, logged = earned("3592:", "3Rc5Rh", ids=list(range(9)))
+    assert (value, logged) == (pytest.approx(1 / 3), [])
+    assert right_turns(["3592:"], ["3Rc5Rh"], [[]]) == [pytest.approx(1 / 3)]
+
+
+def test_the_walker_of_the_demonstrations_slips_at_the_stated_rate_and_sees_when_it_is_astray():
+    rng, task = random.Random(0), load_task("crossroads", length=5, scenery=3, slip=0.3)
+    right, astray = [], []
+    for _ in range(800):
+        row = task.demonstration(rng)
+        turns = [turn == "LR"[int(sign) % 2] for sign, turn in re.findall("([0-9])([LR])", row["completion"])]
+        assert "".join(re.findall("[0-9]", row["completion"])) + ":" == row["prompt"]
         seen = "".join(re.findall("[LR]([a-z]*)", row["completion"]))
-        assert len(seen) == 15
-        assert set(seen[: 3 * passed]) <= set("abcdefgh") and set(seen[3 * passed :]) <= set("stuvwxyz")
-
-
-def test_the_walker_of_the_demonstrations_slips_at_the_stated_rate():
-    rng, task = random.Random(0), load_task("crossroads", length=1, slip=0.3)
-    rows = [task.demonstration(rng) for _ in range(4000)]
-    assert within(rate(1 - share for row in rows for share in signs_passed([row["prompt"]], [row["completion"]])), 0.3)
+        assert len(seen) == 15 and set(seen) <= set("abcdefgh" if turns[0] else "stuvwxyz")
+        right += turns
+        astray.append(not turns[0])
+    assert within(rate(right), 0.7) and within(rate(astray, 800), 0.3, 800)

@@ -69,6 +69,12 @@ def logs(completions, log_metric, log_extra, **columns):
     return [0.0 for _ in completions]
 
 
+def on_the_way(completions, completion_ids, log_partial, **columns):
+    """1.0 each; half of it, or what a number says, earned with the token of that index."""
+    log_partial([[(int(text), 0.5)] if text.isdigit() else [(0, float(text))] for text in completions])
+    return [1.0 for _ in completions]
+
+
 def narrow(completions, solution):
     """A function without **columns, which gets only what it names."""
     return [float(text == gold) for text, gold in zip(completions, solution)]
