@@ -17,6 +17,7 @@ critic starts and how much it learns).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -209,10 +210,8 @@ def reinforced(
     with RewardPools({}) as pools:
         loop = RlLoop(stage, engine, LearnerGroup(InProcessRank(learner)), Scorer(stage.rewards, pools), stream,
                       AutoTokenizer.from_pretrained(path), seed=seed, max_model_len=recipe.engine.max_model_len)
-        try:
+        with contextlib.suppress(Reached):
             loop.run(0, after)
-        except Reached:
-            pass
     return course
 
 
