@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rl.gui.episodes import EpisodeCollector
+from rl.inference.voting import elected_message
 from rl.intervals import mean_interval, standard_error, wilson
 from rl.recipe import EvaluationSection, SynthesisSection
 from rl.rollout import as_sampling
 from rl.scoring import ScoredTrajectory, Scorer
 from rollouts.collect import Collect, TokenizedPrompt, collect, tokenized
 from rollouts.engine import Engine
-from rollouts.pacore import compact, majority, synthesis_prompt
+from rollouts.pacore import compact, synthesis_prompt
 from rollouts.processing import Processing
 from rollouts.trajectory import Prompt, Trajectory, prompt_id_of
 
@@ -166,8 +167,7 @@ def _synthesis_numbers(
 
 
 def _majority_right(answers: Sequence[tuple[str, float]], hits: Sequence[bool]) -> bool:
-    conclusions = [conclusion for conclusion, _ in answers]
-    return hits[conclusions.index(majority(conclusions))]
+    return hits[elected_message([conclusion for conclusion, _ in answers])]
 
 
 def win_rate(after: Mapping[str, float], before: Mapping[str, float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rl.inference.voting import elected_message
 from rl.recipe import OnlineMessagesSection
 from rl.rollout import as_sampling
 from rl.scoring import ScoredTrajectory, Scorer
@@ -65,7 +66,10 @@ class OnlineMessages:
         messages = tuple(map(self._message, answers))
         problem = CachedProblem(prompt.prompt_id, prompt.content, dict(prompt.columns), messages)
         low, high = section.messages
-        return PacorePrompts([problem], low, high, section.template, seed, self._fits, section.overflow).row(0)
+        source = PacorePrompts(
+            [problem], low, high, section.template, seed, self._fits, section.overflow, elected_message
+        )
+        return source.row(0)
 
     def _fits(self, content: PromptContent) -> bool:
         return len(encode_content(self.tokenizer, content)) <= self.room

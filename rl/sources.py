@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rl.inference.voting import elected_message
 from rl.recipe import Source, WeightedSource
 from rl.recipe.sources import DatasetSource, MessageCacheSource, TaskSource
 from rollouts.layouts import converted
@@ -50,7 +51,8 @@ class SourceOpener:
             return ShuffledRows(dataset_rows(source, view), seed)
         problems = CacheFile(self.cache_path(source.message_cache))
         low, high = source.messages
-        return PacorePrompts(problems, low, high, source.template, seed, self._fits(source), source.overflow)
+        fits = self._fits(source)
+        return PacorePrompts(problems, low, high, source.template, seed, fits, source.overflow, elected_message)
 
     def _fits(self, source: MessageCacheSource) -> Callable[[PromptContent], bool]:
         """Whether a synthesis prompt is within the source's budget."""

@@ -97,6 +97,15 @@ def _render(template: str, problem: str, messages: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
+class RoundPrompt:
+    """What one trajectory of a round sees."""
+
+    content: PromptContent
+    shown: tuple[int, ...]
+    """positions, among the messages of the round before, of those in the prompt, in their order; () of x alone"""
+
+
+@dataclass(frozen=True)
 class Round:
     """One round of one problem."""
 
@@ -135,9 +144,10 @@ def coordinate(
     for index, width in enumerate((*widths, 1)):
         messages = rounds[-1].messages if rounds else ()
         rng = round_rng(seed, index)
-        prompts = round_prompts(problem, messages, width, rng, template=template, shuffle=shuffle)
+        asked = round_prompts(problem, messages, width, rng, template=template, shuffle=shuffle)
+        prompts = tuple(one.content for one in asked)
         responses = tuple(generate(prompts))
-        rounds.append(Round(tuple(prompts), responses, tuple(compact(r, conclusion=conclusion) for r in responses)))
+        rounds.append(Round(prompts, responses, tuple(compact(r, conclusion=conclusion) for r in responses)))
     return rounds
 
 
@@ -155,7 +165,7 @@ def round_prompts(
     template: str,
     shuffle: Shuffle = "round",
     fit: Callable[[list[str]], list[str]] = list,
-) -> list[PromptContent]:
+) -> list[RoundPrompt]:
     """What the `width` trajectories of a round see: x in the first round, else P(x, M) with M shuffled.
 
     An empty message says nothing and is left out; where all are empty, the round sees x.
@@ -164,16 +174,19 @@ def round_prompts(
         messages: conclusions of the round before; none in the first round.
         shuffle: one order for all trajectories of the round, as published, so that an engine computes the shared
             prompt once; or an order of its own for each.
-        fit: what is left of the shuffled messages where the prompt would be too long; see `fitting_messages`.
+        fit: what is left of the shuffled messages where the prompt would be too long: the first ones, each whole or
+            shortened; see `fitting_messages`.
     """
 
-    def prompt() -> PromptContent:
-        told = fit(rng.sample(nonempty, len(nonempty)))
-        return synthesis_prompt(problem, told, template=template) if told else problem
+    def prompt() -> RoundPrompt:
+        order = rng.sample(nonempty, len(nonempty))
+        told = fit([messages[place] for place in order])
+        content = synthesis_prompt(problem, told, template=template) if told else problem
+        return RoundPrompt(content, tuple(order[: len(told)]))
 
-    nonempty = [message for message in messages if message]
+    nonempty = [place for place, message in enumerate(messages) if message]
     if not nonempty:
-        return [problem] * width
+        return [RoundPrompt(problem, ())] * width
     return [prompt()] * width if shuffle == "round" else [prompt() for _ in range(width)]
 
 
@@ -214,9 +227,9 @@ def _largest(limit: int, holds: Callable[[int], bool]) -> int:
     return low
 
 
-def majority(messages: Sequence[str]) -> str:
-    """The most frequent message; of several, the one that came first."""
-    return Counter(messages).most_common(1)[0][0]
+def most_frequent(messages: Sequence[str]) -> int:
+    """The place of the most frequent message, letter by letter; of several, of the one that came first."""
+    return messages.index(Counter(messages).most_common(1)[0][0])
 
 
 def _anything_fits(content: PromptContent) -> bool:
@@ -241,6 +254,8 @@ class PacorePrompts:
     fits: Callable[[PromptContent], bool] = _anything_fits
     """whether a prompt is within the budget; see `fitting_messages` for what becomes of messages where it is not"""
     overflow: Overflow = "drop"
+    vote: Callable[[Sequence[str]], int] = most_frequent
+    """the place of the message that a majority of them elects"""
 
     @cached_property
     def _order(self) -> EpochOrder:
@@ -266,5 +281,5 @@ class PacorePrompts:
             "problem": problem.content,
             "shown_messages": shown,
             "correct_messages": sum(right),
-            "majority_correct": bool(shown) and right[shown.index(majority(shown))],
+            "majority_correct": bool(shown) and right[self.vote(conclusions[: len(shown)])],
         }

@@ -15,6 +15,7 @@ from rollouts.engine import Sampling
 from rollouts.pacore import (
     SYNTHESIS_TEMPLATE,
     Overflow,
+    RoundPrompt,
     Shuffle,
     compact,
     fitting_messages,
@@ -46,6 +47,8 @@ class FinishedRound:
 
     prompts: tuple[PromptContent, ...]
     """what each trajectory saw"""
+    shown: tuple[tuple[int, ...], ...]
+    """of each prompt, the positions of the messages in it among those of the round before; see `RoundPrompt`"""
     replies: tuple[Reply, ...]
     messages: tuple[str, ...]
     """conclusions of the replies"""
@@ -87,9 +90,9 @@ async def solve_streaming(
         yield rounds[-1]
     start = time.monotonic()
     (prompt,) = _prompts(problem, rounds, 1, sampler, settings, sampling, seed)
-    async for piece in sampler.stream(prompt, sampling, seed=_request_seed(seed, len(rounds), 0)):
+    async for piece in sampler.stream(prompt.content, sampling, seed=_request_seed(seed, len(rounds), 0)):
         if isinstance(piece, Reply):
-            yield _finished((prompt,), (piece,), settings, start)
+            yield _finished([prompt], (piece,), settings, start)
         else:
             yield piece
 
@@ -108,19 +111,27 @@ async def _round(
     try:
         async with asyncio.TaskGroup() as tasks:
             requests = [
-                tasks.create_task(sampler.sample(prompt, sampling, seed=_request_seed(seed, len(rounds), index)))
+                tasks.create_task(
+                    sampler.sample(prompt.content, sampling, seed=_request_seed(seed, len(rounds), index))
+                )
                 for index, prompt in enumerate(prompts)
             ]
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None  # the first to fail; the others were ended because of it
-    return _finished(tuple(prompts), tuple(request.result() for request in requests), settings, start)
+    return _finished(prompts, tuple(request.result() for request in requests), settings, start)
 
 
 def _finished(
-    prompts: tuple[PromptContent, ...], replies: tuple[Reply, ...], settings: RoundSettings, start: float
+    prompts: Sequence[RoundPrompt], replies: tuple[Reply, ...], settings: RoundSettings, start: float
 ) -> FinishedRound:
     messages = tuple(compact(reply.text, conclusion=settings.conclusion) for reply in replies)
-    return FinishedRound(prompts, replies, messages, time.monotonic() - start)
+    return FinishedRound(
+        prompts=tuple(prompt.content for prompt in prompts),
+        shown=tuple(prompt.shown for prompt in prompts),
+        replies=replies,
+        messages=messages,
+        seconds=time.monotonic() - start,
+    )
 
 
 def _prompts(
@@ -131,7 +142,7 @@ def _prompts(
     settings: RoundSettings,
     sampling: Sampling,
     seed: int,
-) -> list[PromptContent]:
+) -> list[RoundPrompt]:
     def fits(messages: list[str]) -> bool:
         room = sampler.room(synthesis_prompt(problem, messages, template=settings.template))
         return room is None or room >= sampling.max_tokens

@@ -67,6 +67,28 @@ def test_pacore_answers_are_graded_and_every_round_is_in_the_file(folder, capsys
     assert "1.000" in shown
 
 
+def test_messages_without_room_are_told_and_not_taken_to_be_read(folder, capsys):
+    # A token per three characters. Of eight messages of 128 tokens and more, 700 - 64 have room for four at most.
+    def counted(body, n):
+        prompt = body["messages"][-1]["content"]
+        if len(prompt) // 3 + body["max_tokens"] > 700:
+            return 400, {"error": "too long"}
+        wrong = "|" not in prompt and body["seed"] % 2
+        text = rf"{'so we add them one by one and then compare. ' * 9}\boxed{{{number_in(body) + (5 if wrong else 1)}}}"
+        return 200, completion(text, prompt_tokens=len(prompt) // 3, completion_tokens=len(text) // 3)
+
+    with ScriptedEndpoint(counted) as endpoint:
+        assert evaluate(endpoint, "--widths", "8", "--context", "700", "--max-tokens", "64") == 0
+    answers = read_results(folder / "out.jsonl").answers
+    measures = {measure.name: measure.estimate.value for measure in summarize(read_results(folder / "out.jsonl")).measures}
+    shown = [answer.rounds[1].shown[0] for answer in answers]
+    assert all(0 < len(places) <= 4 for places in shown)
+    assert measures["messages left out, no room"] == pytest.approx(sum(8 - len(places) for places in shown) / 6)
+    read = [[answer.rounds[0].rewards[place] for place in places] for answer, places in zip(answers, shown)]
+    assert measures["messages read, mean"] == pytest.approx(sum(sum(own) / len(own) for own in read) / 6)
+    assert "messages left out, no room" in capsys.readouterr().out
+
+
 def test_the_first_reward_decides_and_the_mean_of_the_others_is_told(folder, capsys):
     (folder / "terse.py").write_text(
         "def terse(completions, *, limit=100, **columns):\n    return [float(len(str(c)) < limit) for c in completions]\n"

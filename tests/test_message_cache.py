@@ -9,6 +9,7 @@ from fakes import TorchEngine, scored, tiny_model, trajectory
 from transformers import AutoConfig, AutoTokenizer
 
 import rl.message_cache as filling
+from rl.inference.voting import elected_message
 from rl.message_cache import GradedFile, MessageCacheFiller, count, passes, told
 from rl.metrics import trajectory_metrics
 from rl.recipe import MessageCacheStage
@@ -192,6 +193,18 @@ def test_synthesis_prompts_show_messages_of_one_problem_and_stay_within_the_budg
         assert cut["correct_messages"] == sum(message[-1] in "012" for message in shown[:3])
     assert sizes == {4, 5, 6}
     assert sorted(free.row(i)["problem"] for i in range(3)) == ["p0", "p1", "p2"]
+
+
+def test_a_majority_is_of_equal_answers_not_of_equal_texts():
+    # 1/2, 0.5 and \\frac{1}{2} are three of five votes, though no two texts are equal; letter by letter the first wins.
+    texts = ["So 3.", r"Half: \boxed{1/2}", r"Thus \boxed{0.5}", r"\boxed{\frac{1}{2}}", r"\boxed{4}"]
+    messages = tuple(CachedMessage(text, 0.0, "2" in text or "0.5" in text, 1) for text in texts)
+    cached = CachedProblem("id", "p", {}, messages)
+    by_text = PacorePrompts([cached], 5, 5, "{{ messages }}", 0)
+    by_value = dataclasses.replace(by_text, vote=elected_message)
+    assert all(by_value.row(index)["majority_correct"] for index in range(20))
+    assert 0 < sum(bool(by_text.row(index)["majority_correct"]) for index in range(20)) < 20
+    assert elected_message(["no answer here", "nor here", "nor here"]) == 1
 
 
 def synthesized(reward, completion, shown, correct, majority):

@@ -59,6 +59,26 @@ def test_the_published_rounds_send_the_published_requests():
     assert sorted(shown) == sorted(f"answer {n}" for n in range(32, 36))
     assert rounds[-1].messages == ("answer 36",)
     assert [len(one.replies) for one in rounds] == [32, 4, 1]
+    assert rounds[0].shown == ((),) * 32
+    assert [rounds[1].messages[place] for place in rounds[2].shown[0]] == shown
+
+
+@pytest.mark.parametrize(("preset", "requests"), [("low", [4, 1]), ("medium", [16, 1]), ("light-2", [2, 1]), ("light-3", [3, 1]), ("light-4", [4, 1])])
+def test_presets_and_the_prompt_of_our_own(preset, requests):
+    # What the paper's prompt has: that attempts follow, the problem, each attempt under its number, the task at the end.
+    with ScriptedEndpoint(lambda body, n: (200, completion(f"<think>t</think>answer {n}"))) as endpoint:
+        rounds = run(endpoint, "What is 6 * 7?", RoundSettings(PRESETS[preset]), concurrency=64)
+        asked = [request["prompt"] for request in endpoint.requests]
+    assert [len(one.replies) for one in rounds] == requests
+    assert asked[:-1] == ["What is 6 * 7?"] * requests[0]
+    shown = [rounds[0].messages[place] for place in rounds[1].shown[0]]
+    assert sorted(shown) == sorted(f"answer {n}" for n in range(requests[0]))
+    assert asked[-1] == (
+        "Below are a problem and several independent attempts at it. The attempts may be wrong, incomplete or in conflict.\n\n"
+        "## Problem\nWhat is 6 * 7?\n\n"
+        + "".join(f"## Attempt {number}\n{message}\n\n" for number, message in enumerate(shown, start=1))
+        + "Weigh the attempts against each other, check their steps, and write your own complete solution to the problem.\n"
+    )
 
 
 def test_one_chain_sends_the_problem_once_and_unchanged():
@@ -186,14 +206,18 @@ def test_equal_seeds_give_equal_requests_and_all_requests_differ_in_seed():
 
 def test_messages_that_leave_no_room_for_the_response_are_dropped():
     # "P=0 p" has 5 characters and each message 7 ("|said 1"); 5 + 2 * 7 + 64 = 83 is the room for two of four.
-    async def prompt(overflow):
-        sampler = ClockSampler(room=83)
-        await solve("0 p", sampler, RoundSettings((4,), TEMPLATE, overflow=overflow), SAMPLING, seed=0)
-        return sampler.log[-1]
+    async def last_round(overflow, room):
+        sampler = ClockSampler(room=room)
+        rounds = await solve("0 p", sampler, RoundSettings((4,), TEMPLATE, overflow=overflow), SAMPLING, seed=0)
+        return sampler.log[-1], rounds[0].messages, rounds[1].shown
 
-    assert len(asyncio.run(prompt("drop")).split("|")) == 1 + 2
+    prompt, messages, ((first, second),) = asyncio.run(last_round("drop", 83))
+    assert prompt == f"P=0 p|{messages[first]}|{messages[second]}"
     # shorten: four messages of "|" and n characters behind "...": 5 + 4 * (1 + 3 + n) <= 19 has no n from 1 on.
-    assert asyncio.run(prompt("shorten")) == "0 p"
+    assert asyncio.run(last_round("shorten", 83)) == ("0 p", messages, ((),))
+    prompt, messages, (shown,) = asyncio.run(last_round("shorten", 64 + 5 + 4 * 5))  # n = 1
+    assert prompt == "P=0 p" + "".join(f"|...{messages[place][-1]}" for place in shown)
+    assert sorted(shown) == [0, 1, 2, 3]
 
 
 @settings(deadline=None)

@@ -53,7 +53,7 @@ def same_answer(gold: str, pred: str, *, simplified: bool = False, timeout_s: fl
 
     Args:
         simplified: an answer with arithmetic left to do (2/4, 1 + 1, sqrt(8)) is wrong though it is equal.
-        timeout_s: of the slow path, in seconds.
+        timeout_s: of the slow path, in seconds; 0: it is not asked, and what it might know counts as different.
     """
     if not gold.strip() or not pred.strip():
         return Verdict(False, "empty")
@@ -113,7 +113,7 @@ def _decide(gold: str, pred: str, simplified: bool, timeout_s: float) -> Verdict
                 return _check_simplified(second, Verdict(True, "tree")) if simplified else Verdict(True, "tree")
         except Unparsable:
             unparsed = True
-    if unparsed and is_worth_asking(gold, pred):
+    if unparsed and timeout_s > 0 and is_worth_asking(gold, pred):
         return _ask_slow(gold, pred, timeout_s)
     return Verdict(False, "unparsable" if unparsed else "tree")
 

@@ -180,9 +180,10 @@ def answer_seed(seed: int, prompt_id: str, sample: int) -> int:
 
 
 def _record(prompt: Prompt, one: FinishedRound, verdicts: Sequence[RewardResult]) -> RoundRecord:
-    shown = one.prompts[:1] if all(p == one.prompts[0] for p in one.prompts) else one.prompts
+    all_equal = all(content == one.prompts[0] for content in one.prompts)
+    prompts = one.prompts[:1] if all_equal else one.prompts
     return RoundRecord(
-        prompts=[] if list(shown) == [prompt.content] else [without_bulk(content) for content in shown],
+        prompts=[] if list(prompts) == [prompt.content] else [without_bulk(content) for content in prompts],
         responses=[reply.text for reply in one.replies],
         messages=list(one.messages),
         prompt_tokens=[reply.prompt_tokens for reply in one.replies],
@@ -190,4 +191,5 @@ def _record(prompt: Prompt, one: FinishedRound, verdicts: Sequence[RewardResult]
         finish_reasons=[str(reply.finish_reason) for reply in one.replies],
         rewards=[verdict.value for verdict in verdicts],
         seconds=one.seconds,
+        shown=one.shown[:1] if all_equal else one.shown,
     )

@@ -123,7 +123,7 @@ def _print_trace(rounds: Sequence[FinishedRound]) -> None:
     console = Console(stderr=True, soft_wrap=True)
     for number, one in enumerate(rounds, start=1):
         tokens = sum(reply.completion_tokens for reply in one.replies)
-        told = f"{len(one.replies)} responses, {tokens} tokens, {one.seconds:.1f} s"
+        told = f"{len(one.replies)} responses, {tokens} tokens, {one.seconds:.1f} s{_left_out(rounds, number - 1)}"
         console.print(f"round {number}: {told}", style="bold", highlight=False)
         for message in one.messages if number < len(rounds) else ():
             last_line = message.strip().rpartition("\n")[2]
@@ -131,6 +131,15 @@ def _print_trace(rounds: Sequence[FinishedRound]) -> None:
     total = sum(reply.completion_tokens for one in rounds for reply in one.replies)
     seconds = sum(one.seconds for one in rounds)
     console.print(f"{total} sampled tokens in all, {seconds:.1f} s", style="dim", highlight=False)
+
+
+def _left_out(rounds: Sequence[FinishedRound], index: int) -> str:
+    """What a round had no room for, for people; empty where it saw every message that says something."""
+    if index == 0:
+        return ""
+    readable = sum(map(bool, rounds[index - 1].messages))
+    shown = min(map(len, rounds[index].shown))
+    return f"; saw only {shown} of {readable} messages, the others leave no room" if shown < readable else ""
 
 
 def _compare(parsed: argparse.Namespace) -> None:

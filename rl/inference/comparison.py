@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,11 +58,14 @@ class _Chain:
 
 @dataclass(frozen=True)
 class _Synthesis:
-    """An answer that has read messages, and the messages of the round before it."""
+    """An answer, and the messages of the round before it."""
 
     right: bool
     answer: str
     read: Sequence[_Chain]
+    """those that its prompt shows"""
+    unread: int
+    """those that it had no room for"""
 
 
 def summarize(results: Results) -> Summary:
@@ -183,6 +186,9 @@ def _synthesis_measures(
     def none_right(one: _Synthesis) -> bool:
         return not any(chain.right for chain in one.read)
 
+    if any(one.unread for own in problems for one in own):
+        left_out = [sum(one.unread for one in own) / len(own) for own in problems]
+        yield Measure("messages left out, no room", "other", bootstrap(left_out), None)
     measures = {
         "messages read, mean": over(messages_mean),
         "messages read, majority": over(vote),
@@ -206,19 +212,26 @@ def _chains(answers: Sequence[AnswerRecord], settings: EvaluationSettings) -> li
     return [chain for answer in answers for chain in _chains_of_round(answer, 0, settings)]
 
 
-def _chains_of_round(answer: AnswerRecord, index: int, settings: EvaluationSettings) -> list[_Chain]:
-    """The graded trajectories of one round."""
+def _chains_of_round(
+    answer: AnswerRecord, index: int, settings: EvaluationSettings, places: Collection[int] | None = None
+) -> list[_Chain]:
+    """The graded trajectories of one round; those at the given places, where such are given."""
     one = answer.rounds[index]
     return [
-        _Chain(response, message, _right(reward, settings), tokens)
-        for response, message, reward, tokens in zip(one.responses, one.messages, one.rewards, one.completion_tokens)
-        if reward is not None
+        _Chain(one.responses[place], one.messages[place], _right(reward, settings), one.completion_tokens[place])
+        for place, reward in enumerate(one.rewards)
+        if reward is not None and (places is None or place in places)
     ]
 
 
 def _synthesis(answer: AnswerRecord, settings: EvaluationSettings) -> _Synthesis:
-    read = _chains_of_round(answer, -2, settings) if len(answer.rounds) > 1 else []
-    return _Synthesis(_right(answer.reward, settings), answer.rounds[-1].messages[0], read)
+    right, last = _right(answer.reward, settings), answer.rounds[-1]
+    if len(answer.rounds) == 1:
+        return _Synthesis(right, last.messages[0], [], 0)
+    worth_reading = [place for place, message in enumerate(answer.rounds[-2].messages) if message]
+    shown = last.shown[0] if last.shown else worth_reading
+    read = _chains_of_round(answer, -2, settings, shown)
+    return _Synthesis(right, last.messages[0], read, len(worth_reading) - len(shown))
 
 
 def _right(reward: float | None, settings: EvaluationSettings) -> bool:

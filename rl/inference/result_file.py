@@ -63,6 +63,9 @@ class RoundRecord:
     rewards: Sequence[float | None]
     """of each response; None: the reward failed or did not apply"""
     seconds: float
+    shown: Sequence[Sequence[int]] = ()
+    """which messages of the round before a trajectory saw, by their positions there; one where all saw the same.
+    Older files have none: every message that was not empty is taken to have been seen"""
 
 
 @dataclass(frozen=True)

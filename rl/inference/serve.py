@@ -138,6 +138,7 @@ def usage_of(rounds: Sequence[FinishedRound]) -> dict[str, object]:
             "widths": [len(one.replies) for one in rounds],
             "prompt_tokens": prompt,
             "completion_tokens": completion,
+            "messages_shown": [min(map(len, one.shown)) for one in rounds],
         },
     }
 
