@@ -30,8 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # torch would take the folder for temporary files, which does not outlive a run.
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "torchinductor"))
+    code = _exit_code(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        # The process ends now. Python gives signals back to the system while it ends: a late one would kill it, and
+        # the exit code would no longer say what came of the run.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    return code
+
+
+def _exit_code(arguments: Sequence[str]) -> int:
     try:
-        parsed = _parsed(sys.argv[1:] if arguments is None else arguments)
+        parsed = _parsed(arguments)
         parsed.command(parsed)
     except UserError as error:
         return _fail(str(error), 2)
