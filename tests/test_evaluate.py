@@ -149,6 +149,20 @@ def test_problems_of_a_task_are_always_the_same(folder):
     assert {answer.prompt_id for answer in few} < {answer.prompt_id for answer in more}
 
 
+def test_columns_of_another_name_are_asked_for_and_mapped(folder, capsys):
+    rows = [{"q": f"What is {n} + 1?", "gold": str(n + 1)} for n in (0, 2)]
+    (folder / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with ScriptedEndpoint(answers) as endpoint:
+        assert evaluate(endpoint, "--mode", "sere", data="odd.jsonl") == 2
+        assert capsys.readouterr().err.strip() == (
+            "odd.jsonl: row 1: is of no known layout and has no column 'prompt'; it has: q, gold. "
+            "Map one with --column prompt=NAME"
+        )
+        columns = ["--column", "prompt=q", "--column", "solution=gold"]
+        assert evaluate(endpoint, "--mode", "sere", *columns, data="odd.jsonl") == 0
+    assert [answer.reward for answer in read_results(folder / "out.jsonl").answers] == [1.0, 1.0]
+
+
 def test_a_vote_elects_the_answer(folder):
     def split(body, n):  # by the request's seed: sometimes 3 = 2 + 1, sometimes another number every time
         return 200, completion(rf"\boxed{{{number_in(body) + 1 if body['seed'] % 2 else body['seed']}}}")

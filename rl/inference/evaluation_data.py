@@ -52,12 +52,22 @@ def read_problems(
         rows = _task_problems(name, task_args, limit) if name.startswith(_TASK) else (
             converted(read_rows(name, split=split, columns=columns), name, layout)[:limit]
         )
+        _check_prompts(rows, name)
         if images and not name.startswith(_TASK):
             rows = with_images(rows, name)
             check_images(rows, name)
         return [_prompt(row, f"{name}: row {number}", model, append, chat) for number, row in enumerate(rows, start=1)]
     except DatasetError as error:
         raise UserError(str(error)) from None
+
+
+def _check_prompts(rows: Sequence[Row], name: str) -> None:
+    for number, row in enumerate(rows, start=1):
+        if "prompt" not in row:
+            raise DatasetError(
+                f"{name}: row {number}: is of no known layout and has no column 'prompt'; it has: {', '.join(row)}. "
+                f"Map one with --column prompt=NAME"
+            )
 
 
 def _prompt(row: Row, label: str, model: OpenModel, append: str, chat: bool) -> Prompt:
