@@ -39,7 +39,8 @@ def _compiled() -> Callable[..., None]:
     """About a second, once per process; numba is not imported before it is needed."""
     import numba
 
-    compiled: Callable[..., None] = numba.njit(nogil=True)(_scan)
+    # "contract" lets a product and a sum be one instruction, which rounds once instead of twice
+    compiled: Callable[..., None] = numba.njit(nogil=True, fastmath={"contract"})(_scan)
     return compiled
 
 
@@ -53,15 +54,32 @@ def _scan(
     advantages: NDArray[np.float32],
     returns: NDArray[np.float32],
 ) -> None:
+    """Four tokens at a time where all four were sampled: then one step in four waits for the one before it."""
     for row in range(rewards.shape[0]):
-        following, carry, decay = np.float64(after[row]), 0.0, decays[row]
-        for t in range(rewards.shape[1] - 1, -1, -1):
-            if mask[row, t]:
-                value = np.float64(values[row, t])
-                carry = rewards[row, t] + gamma * following - value + decay * carry
-                advantages[row, t] = carry
-                returns[row, t] = carry + value
-                following = value
+        m, r, v, a, g = mask[row], rewards[row], values[row], advantages[row], returns[row]
+        following, carry, c = np.float64(after[row]), 0.0, decays[row]
+        c2, c3, c4 = c * c, c * c * c, c * c * c * c
+        t = rewards.shape[1] - 1
+        while t >= 0:
+            if t >= 3 and (m[t] & m[t - 1] & m[t - 2] & m[t - 3]):
+                v3, v2 = np.float64(v[t]), np.float64(v[t - 1])
+                v1, v0 = np.float64(v[t - 2]), np.float64(v[t - 3])
+                d3, d2 = r[t] + gamma * following - v3, r[t - 1] + gamma * v3 - v2
+                d1, d0 = r[t - 2] + gamma * v2 - v1, r[t - 3] + gamma * v1 - v0
+                s2 = d2 + c * d3
+                s1 = d1 + c * s2
+                a3, a2, a1 = d3 + c * carry, s2 + c2 * carry, s1 + c3 * carry
+                carry = d0 + c * s1 + c4 * carry
+                a[t], a[t - 1], a[t - 2], a[t - 3] = a3, a2, a1, carry
+                g[t], g[t - 1], g[t - 2], g[t - 3] = a3 + v3, a2 + v2, a1 + v1, carry + v0
+                following = v0
+                t -= 4
             else:
-                advantages[row, t] = 0.0
-                returns[row, t] = 0.0
+                if m[t]:
+                    value = np.float64(v[t])
+                    carry = r[t] + gamma * following - value + c * carry
+                    a[t], g[t] = carry, carry + value
+                    following = value
+                else:
+                    a[t], g[t] = 0.0, 0.0
+                t -= 1
