@@ -85,7 +85,7 @@ def with_ours(path: str, size: str, prompts: int, iterations: int, *, critic: bo
                       "old_logprobs": "rollout" if trust else "trainer"},
         **({"critic": {"optimizer": optimizer, "minibatches": MINIBATCHES}} if critic else {}),
     })  # fmt: skip
-    learner = Learner(LearnerSection(micro_batch_tokens=1024), path, trust_remote_code=False, device="cpu")
+    learner = Learner(LearnerSection(micro_batch_tokens=2048), path, trust_remote_code=False, device="cpu")
     learner.begin_rl(stage.policy, stage.critic, stage.algorithm, 1.0)
     engine = HfEngine(path, max_num_seqs=512, device="cpu")
     engine.load_weights(learner.weights(), 0)

@@ -37,7 +37,7 @@ SIZES = {  # the quickstart's model; about 10M parameters
     "small": {"hidden_size": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 4, "head_dim": 32, "intermediate_size": 192},
     "large": {"hidden_size": 320, "num_layers": 6, "num_heads": 10, "num_kv_heads": 5, "head_dim": 32, "intermediate_size": 1280},
 }
-BUDGET = 1024
+BUDGET = 2048
 OPTIMIZER = OptimizerSection(learning_rate=1e-4)
 ALGORITHM = AlgorithmSection(minibatches=4)
 

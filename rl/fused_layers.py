@@ -1,7 +1,7 @@
 """Layers of a decoder with hand-written gradients, for float32 on a CPU. Same numbers, fewer passes over memory.
 
 A small model on a CPU spends its time reading and writing activations, not multiplying them. Autograd composes a
-norm and a rotation from a dozen elementwise operations forward and two dozen backward; here they are four and ten.
+norm and a rotation from a dozen elementwise operations forward and two dozen backward; here each is one compiled loop.
 On any other device, or with a cache, a mask or a sliding window, the layers run as transformers wrote them.
 """
 
@@ -13,10 +13,13 @@ import types
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
+
+from rl.fused_kernels import rms_norm, rms_norm_gradient, rotated_norm, rotated_norm_gradient
 
 # Up to this length the whole matrix of attention weights is cheaper than torch's blockwise kernel.
 _SHORT = 64
@@ -54,7 +57,7 @@ def _on_cpu_in_float32(*tensors: Tensor) -> bool:
     return all(x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors)
 
 
-# ---------------------------------------------------------------- RMS norm
+# ---------------------------------------------------------------- norms
 
 
 class RmsNorm(torch.autograd.Function):
@@ -66,38 +69,20 @@ class RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         """x [..., d], weight [d] -> [..., d]."""
-        inverse = _inverse_rms(x, epsilon)
-        ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).mul_(weight)
+        rows = x.reshape(-1, x.shape[-1])
+        y, inverse = torch.empty_like(rows), rows.new_empty(len(rows))
+        rms_norm(*_arrays(rows, weight), epsilon, *_arrays(y, inverse))
+        ctx.save_for_backward(rows, weight, inverse)
+        return y.view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         """Gradients of x and weight."""
-        x, weight, inverse = ctx.saved_tensors
-        return *_rms_backward(grad, x * inverse, weight, inverse), None
-
-
-def _inverse_rms(x: Tensor, epsilon: float) -> Tensor:
-    """[..., d] -> [..., 1]."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return norm.square_().mul_(1 / x.shape[-1]).add_(epsilon).rsqrt_()
-
-
-def _rms_backward(grad: Tensor, normed: Tensor, weight: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
-    """(gradient of x, gradient of weight) from that of weight * normed, where normed = x * inverse."""
-    product = grad * normed
-    along = (product @ weight)[..., None].mul_(inverse).mul_(-1 / normed.shape[-1])
-    grad_x = (grad * weight).mul_(inverse).addcmul_(normed, along)
-    return grad_x, product.flatten(0, -2).sum(0)
-
-
-def _rms_norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
-    if _on_cpu_in_float32(hidden_states, self.weight):
-        return RmsNorm.apply(hidden_states, self.weight, self.variance_epsilon)
-    return type(self).forward(self, hidden_states)
-
-
-# ---------------------------------------------------------------- norm and rotation of queries and keys
+        rows, weight, inverse = ctx.saved_tensors
+        grad_x, grad_weight = torch.empty_like(rows), torch.zeros(weight.shape, dtype=torch.float64)
+        given = (grad.reshape(rows.shape), rows, weight, inverse)
+        rms_norm_gradient(*_arrays(*given, grad_x, grad_weight))
+        return grad_x.view(grad.shape), grad_weight.to(weight.dtype), None
 
 
 class RotatedNorm(torch.autograd.Function):
@@ -110,27 +95,33 @@ class RotatedNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, epsilon: float) -> Tensor:
-        """x [B, T, H, d], weight [d], cos and sin [T, d] -> [B, T, H, d]."""
-        inverse = _inverse_rms(x, epsilon)
-        cos, sin = cos[:, None], sin[:, None]  # [T, 1, d]
+        """x [B, T, H, d], weight [d], cos and sin [T, d] -> [B, H, T, d]."""
+        batch, length, heads, dim = x.shape
+        x = x.contiguous()
+        y, inverse = x.new_empty(batch, heads, length, dim), x.new_empty(batch, length, heads)
+        rotated_norm(*_arrays(x, weight, cos, sin), epsilon, *_arrays(y, inverse))
         ctx.save_for_backward(x, weight, cos, sin, inverse)
-        half = x.shape[-1] // 2
-        normed = x * inverse
-        swapped = sin * torch.cat([weight[half:], weight[:half]])
-        y = normed * (cos * weight)
-        y[..., :half].addcmul_(normed[..., half:], swapped[..., :half], value=-1)
-        y[..., half:].addcmul_(normed[..., :half], swapped[..., half:])
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         """Gradients of x and weight."""
         x, weight, cos, sin, inverse = ctx.saved_tensors
-        half = x.shape[-1] // 2
-        unrotated = grad * cos
-        unrotated[..., :half].addcmul_(grad[..., half:], sin[..., half:])
-        unrotated[..., half:].addcmul_(grad[..., :half], sin[..., :half], value=-1)
-        return *_rms_backward(unrotated, x * inverse, weight, inverse), None, None, None
+        grad_x, grad_weight = torch.empty_like(x), torch.zeros(weight.shape, dtype=torch.float64)
+        given = (grad.contiguous(), x, weight, cos, sin, inverse)
+        rotated_norm_gradient(*_arrays(*given, grad_x, grad_weight))
+        return grad_x, grad_weight.to(weight.dtype), None, None, None
+
+
+def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:
+    """The same memory as arrays of numpy."""
+    return [x.detach().numpy() for x in tensors]
+
+
+def _rms_norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
+    if _on_cpu_in_float32(hidden_states, self.weight):
+        return RmsNorm.apply(hidden_states, self.weight, self.variance_epsilon)
+    return type(self).forward(self, hidden_states)
 
 
 # ---------------------------------------------------------------- attention
@@ -192,5 +183,5 @@ def _qwen3_attention_forward(
     q, k, v = (layer(hidden_states).view(shape) for layer in (self.q_proj, self.k_proj, self.v_proj))
     q = RotatedNorm.apply(q, self.q_norm.weight, cos[0], sin[0], self.q_norm.variance_epsilon)
     k = RotatedNorm.apply(k, self.k_norm.weight, cos[0], sin[0], self.k_norm.variance_epsilon)
-    mixed = causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), self.scaling)
+    mixed = causal_attention(q, k, v.transpose(1, 2), self.scaling)
     return self.o_proj(mixed.transpose(1, 2).flatten(2)), None

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, TopKLogitsWarper, TopPLogitsWarper
+from transformers import PreTrainedModel, TopKLogitsWarper, TopPLogitsWarper
 
 from rollouts.engine import Sampling
+from rollouts.growing_cache import growing_cache
 from rollouts.processing import together
 from rollouts.trajectory import NO_INPUTS, ModelInputs
 
@@ -133,7 +134,7 @@ def _prefill(
         mask[row, width - len(prompts[first]) :] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
     padded = not bool(mask.all())
-    cache = DynamicCache(config=model.config)
+    cache = growing_cache(model.config)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     offsets = [width - len(prompts[first]) for first in firsts]
     images = together([model_inputs[first] for first in firsts], width=width, offsets=offsets)

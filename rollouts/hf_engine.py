@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, ProcessorMixin
 
 from rollouts.decoding import Decoded, decode
+from rollouts.decoding_attention import use_decoding_attention
 from rollouts.engine import (
     Begun,
     Generation,
@@ -38,6 +39,7 @@ class HfEngine:
             model, dtype=torch.float32, trust_remote_code=trust_remote_code
         )
         self._model = loaded.to(device).eval()
+        use_decoding_attention(self._model)
         if hasattr(loaded.base_model, "rope_deltas"):  # rotary positions that the model keeps by row of a batch
             raise ValueError(f"{type(loaded).__name__}: engine.kind hf cannot sample from it; use engine.kind vllm")
         self._processing = load_processing(model, trust_remote_code=trust_remote_code)
