@@ -67,7 +67,7 @@ def same_answer(gold: str, pred: str, *, simplified: bool = False, timeout_s: fl
     first, second = clean(by_components(gold, pred)), clean(by_components(pred, gold))
     if not first or not second:
         return Verdict(False, "empty")
-    if _DEGREE.search(first) and _LENGTH.search(second):
+    if _DEGREE.search(first) and _NO_ANGLE.search(second):
         return Verdict(False, "units")
     try:
         return _decide(first, second, simplified, timeout_s)
@@ -77,7 +77,9 @@ def same_answer(gold: str, pred: str, *, simplified: bool = False, timeout_s: fl
         return Verdict(False, "refused")
 
 
-_LENGTH = re.compile(r"\d\s*\\?(?:text|mathrm)?\s*\{?\s*(?:ft|cm|mm|km|m|feet|inches|meters|miles)\s*\}?$")
+_NO_ANGLE = re.compile(  # what degrees are not, nor convert to here
+    r"\d\s*\\?(?:text|mathrm)?\s*\{?\s*(?:ft|cm|mm|km|m|feet|inches|meters|miles|rad|radians?)\s*\}?$"
+)
 _MONEY = re.compile(r"\s*\$?\s*\\?\$\s*\d[\d.,]*\s*\$?\s*")
 _RATE = re.compile(r"^(\s*\\?\$\s*\d[\d.,]*)\s+(?:per|an?|each)(?:\s+[a-z]+)?\s*\.?\s*$")  # $3 per pound, for $3
 
@@ -193,7 +195,7 @@ def _mathematics(text: str) -> str:
     return text
 
 
-_GLOSS = re.compile(r"(.*\d.*?),\s+(?:or|that is,?|i\.e\.,?|which is)\s+(.*\d.*)")
+_GLOSS = re.compile(r"(.*\d.*?)(?:,\s+|\s*\()(?:or|that is,?|i\.e\.,?|which is)\s+(.*\d[^()]*)\)?")
 
 
 def _without_gloss(text: str) -> str:

@@ -24,6 +24,7 @@ _END_TOKEN = re.compile(
 )
 _SPECIAL = re.compile(r"[∎■□✓✔✅🎉]|<\|[^|<>\s]{1,40}\|>|</?s>|<pad>|<bos>|<｜[^｜<>]{1,40}｜>")
 _HTML = re.compile(r"</?(?:b|i|em|strong|u|p|br|span|div|center)\b[^<>]{0,80}>", re.I)
+_WIDE_STOP = re.compile(r"．(?!\d)")
 _CALCULATOR = re.compile(r"<<[^<>\n]{0,80}>>")  # the notes of GSM8K's solutions
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])|(?<![a-zA-Z\\])boxed(?=\{)")
 _BOX_GAP = re.compile(
@@ -36,7 +37,7 @@ _NOT_JOINED = re.compile(
 )
 # A box that shows a format, or is denied, is no answer.
 _ONLY_MENTIONED = re.compile(
-    r"(?:\bfor example|\be\.g\.|\bfor instance|\bsuch as|\blike this|\bformat(?:ted)?(?: as| like| is)?|"
+    r"(?:\b(?:for example|for instance|e\.g\.)[^.!?\n$]*|\bsuch as|\blike this|\bformat(?:ted)?(?: as| like| is)?|"
     r"\b(?:something|looks?) like|\bnot(?: equal to)?|\bnever|n't)[\s:,$\\(\[\"'`]*$",
     re.I,
 )
@@ -74,7 +75,7 @@ _PHRASE = re.compile(
 _WEAK_PHRASE = re.compile(r"\W*(?:result|solution|conclusion|option|choice|结果|解|值)", re.I)
 _MAX_AFTER_WEAK = 400  # characters: "the solution is ..." far above the end is a step on the way
 _CHOICE_PROSE = re.compile(
-    r"(?:\b(?:option|choice|answer|statement)\s*\**|^|\b(?:so|thus|hence|therefore|believe|think)[, ]+)"
+    r"(?:\b(?:option|choice|answer|statement)\s*\**|^|\b(?:so|thus|hence|therefore|believe|think)[, ]+|,[ ]+)"
     r"\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b(?:(?!\bnot\b|n't)[^.\n]){0,40}?"
     r"\b(?:correct|right|answer|true|best)|"
     r"^\(?([A-J])(?:\)|[.。:,])?\s*(?:不是|因为|非|(?:not|because|since|as|it|non)\b)",
@@ -100,7 +101,7 @@ def extract_answer(response: str, *, allow_last_expression: bool = True) -> Extr
     text = after_thinking(response)
     if text is None:
         return Extracted("", "unfinished_thinking")
-    text = drop_special_tokens(text[-MAX_CHARS:]).strip()
+    text = _WIDE_STOP.sub("。", drop_special_tokens(text[-MAX_CHARS:])).strip()
     for rule in (_from_box, _from_hashes, _from_tag, _from_phrase, _verdict, _whole_text):
         found = rule(text)
         if found is not None:

@@ -15,12 +15,12 @@ MATH_SPAN = re.compile(
     r"\$([^$]{0,2000}?\\begin\{[^$]{1,2000}?)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)",
     re.S,
 )
-SPAN_JOIN = re.compile(r"\s*(?:[,;]?\s*\b(?:and|or)\b|,|;)\s*")
+SPAN_JOIN = re.compile(r"\s*(?:[,;]?\s*\b(?:and|or)\b|[,;，；、]|[，；]?(?:和|或|且|与|及)|或者)\s*")
 _AFTERTHOUGHT = re.compile(
     r"\s*(?:[,;]?\s*(?:because|since)\b|,\s*(?:not|which|as|so|where|but|it|and (?:we|this|it|so))\b).*$|"
     r"[,，]\s*(?:而)?(?:不是|非).*$|\s*(?:是?正确的?(?:答案|选项)?|选项)$|"
     r",\s*(?:obviously|clearly|of course|indeed|exactly|right|finally)$|"
-    r"\s+\([^()]*[a-zA-Z]{3,}[^()]*\)$|\s{0,2}\((?:or|about|i\.e\.|approx\.?|≈|=)[^()]*\)$",
+    r"\s+\([^()]*[a-zA-Z]{3,}[^()]*\)$|\s{0,2}\((?:or(?!\s*[-$\\\d.]+\s*\))|about|i\.e\.|approx\.?|≈|=)[^()]*\)$",
     re.I | re.S,
 )
 _LEAD_IN = re.compile(

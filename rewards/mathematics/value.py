@@ -1,8 +1,8 @@
 """Whether two expressions have the same value.
 
 Numbers are equal when they are equal: exactly where rational, to forty digits where not. The one tolerance: a decimal
-of at least six significant digits, three of them after the point, equals a number that it is a correct rounding (or
-cutting-off) of, so 0.333333 is 1/3 and 0.333 is not. Expressions with symbols are equal when they agree, to forty
+of at least six significant digits, six of them after the point (three in a reference), equals a number that it is a
+correct rounding (or cutting-off) of, so 0.333333 is 1/3 and 0.333 is not; whole numbers are never rounded. Expressions with symbols are equal when they agree, to forty
 digits, at points drawn for the purpose, which is how identities are tested; the points are fixed, so that a verdict
 never changes between runs.
 """
@@ -17,7 +17,8 @@ from rewards.mathematics.node import Node, Unparsable
 from rewards.mathematics.number import Number, Undefined, as_real, evaluate, inexact, symbols_of
 
 _MIN_SIGNIFICANT = 6
-_MIN_FRACTIONAL = 3
+_MIN_FRACTIONAL = 6  # of an answer; a reference that is itself a decimal was rounded by its author
+_MIN_FRACTIONAL_GOLD = 3
 # Values for symbols: positive first, where roots and logarithms are real; then negative ones, which count where both
 # sides are real. Odd and unrelated, so that no identity holds at them by accident.
 _POSITIVE = [
@@ -81,19 +82,19 @@ def close(a: Number, b: Number) -> bool:
 def _same_number(a: Number, b: Number, gold: Node, pred: Node) -> bool:
     if close(a, b):
         return True
-    return _is_rounding(gold, a, pred, b) or _is_rounding(pred, b, gold, a)
+    return _is_rounding(gold, a, pred, b, _MIN_FRACTIONAL_GOLD) or _is_rounding(pred, b, gold, a, _MIN_FRACTIONAL)
 
 
-def _is_rounding(decimal: Node, value: Number, other: Node, exact: Number) -> bool:
+def _is_rounding(decimal: Node, value: Number, other: Node, exact: Number, min_fractional: int) -> bool:
     """Whether `decimal` is a written decimal, long enough, that rounds or cuts off the other value."""
     digits = _written_digits(decimal)
     if digits is None or not isinstance(value, Fraction):
         return False
     significant, fractional, unit = digits
-    if significant < _MIN_SIGNIFICANT or fractional < _MIN_FRACTIONAL:
+    if significant < _MIN_SIGNIFICANT or fractional < min_fractional:
         return False
-    if isinstance(exact, Fraction) and (exact / unit).denominator == 1:
-        return False  # these digits could have said it exactly
+    if isinstance(exact, Fraction) and (exact.denominator == 1 or (exact / unit).denominator == 1):
+        return False  # a whole number is never rounded; and these digits could have said it exactly
     theirs = _written_digits(other)
     if theirs is not None and (theirs[2] >= unit or fractional < _MIN_SIGNIFICANT):
         return False  # two decimals: the other must say more, and this one must have six places

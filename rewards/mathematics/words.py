@@ -14,7 +14,9 @@ _CHOICE_ALONE = re.compile(
     r"\(?\s*([A-Ja-j])\s*(?:\)|\]|\.|:)?\s*(?:is (?:correct|right|true))?\W*$"
 )
 _CHOICE_WITH_TEXT = re.compile(
-    r"^\W*(?:(?:option|choice|answer)\s*)?(?:\(([A-J])\)|([A-J])(?:\s*[.:)]|\s+(?=\()))\s*(?![,)\]])(\S.*)$", re.S
+    r"^\W*(?:(?:option|choice|answer)\s*)?(?:\(([A-J])\)|([A-J])(?:\s*[.:)]|\s+(?=\()|"
+    r"(?<=(?i:option|choice) .),\s+(?!(?:or|and)\b|\(?[A-J]\b)))\s*(?![,)\]])(\S.*)$",
+    re.S,
 )
 _LETTERS = re.compile(r"\W*[A-J](?:(?:\W|\band\b)*[A-J])*\W*")
 _BOOLEANS = {"yes": "yes", "no": "no", "true": "true", "false": "false", "correct": "true", "incorrect": "false"}
@@ -183,7 +185,7 @@ def same_words(gold: str, pred: str) -> bool | None:
     if _romans(gold) and _romans(gold) == _romans(pred):
         return True
     if _parts(gold) == _parts(pred) and len(_parts(gold)) > 1:
-        return True  # Alice and Bob, in any order
+        return len(_joints(gold) | _joints(pred)) < 2  # Alice and Bob, in any order; not Alice or Bob
     if ("(" in gold) != ("(" in pred):
         return None
     squeezed = [re.sub(r"\W", "", words) for words in (first, second)]
@@ -199,6 +201,10 @@ def _romans(text: str) -> list[str]:
 
 def _parts(text: str) -> list[str]:
     return sorted(map(normal_words, re.split(r",\s*(?:and|or)\s+| and | or |[,;]\s*", text_content(text).strip(" .()"))))
+
+
+def _joints(text: str) -> set[str]:
+    return set(re.findall(r"\b(?:and|or)\b", text_content(text)))
 
 
 def _same_boolean(gold: str, pred: str) -> bool | None:
