@@ -75,7 +75,13 @@ _STEP = re.compile(  # next, divide by 45
     r"(?!.*(?:=|\b(?:is|are|gets?|gives?|giving|equals?|yields?|obtain|have|makes?|results?|find|total)\b))",
     re.I | re.S,
 )
-_BOUND = re.compile(r"\b(?:be|is|are)\s+(?:at (?:most|least)|no (?:more|less|fewer) than)\s*$|\b(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than\s*$|\b(?:close to|instead of|rather than|compared (?:to|with)|unlike|out of|(?:among|of|from) (?:the|all|these|those)(?: [a-z]+)?)\s*$", re.I)
+_BOUND = re.compile(
+    r"\b(?:be|is|are)\s+(?:at (?:most|least)|no (?:more|less|fewer) than)\s*$|"
+    r"\b(?:times|plus|divided by|multiplied by|(?:multiple|divisor|factor|square|root|half|third|quarter|percent) of|twice|"
+    r"double|includ(?:es?|ing))\s*$|"
+    r"\b(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than\s*$|\b(?:close to|instead of|rather than|compared (?:to|with)|unlike|out of|(?:among|of|from) (?:the|all|these|those)(?: [a-z]+)?)\s*$",
+    re.I,
+)
 _CONCLUSION = re.compile(
     r"\W*(?:therefore|thus|hence|so|in total|in conclusion|finally|consequently|altogether)\b", re.I
 )
@@ -217,7 +223,7 @@ def _expression(sentence: str) -> Found | None:
 def _number(sentence: str) -> Found | None:
     sentence = sentence[-_MAX_TAIL:]
     match = _ENDING.search(sentence)
-    if match is None or re.search(r"[\w)] ?[-+*/^×÷<>≤≥] ?$", sentence[: match.start(1)]):
+    if match is None or re.search(r"[\w)%] ?[-+*/^×÷<>≤≥] ?$", sentence[: match.start(1)]):
         return None  # nothing, or only the last term of something
     before = sentence[: match.start(1)]
     if DENIED.search(before) or _BOUND.search(before):
@@ -261,7 +267,7 @@ def _day(sentence: str) -> Found | None:
     match = _DAY.search(sentence)
     if match and match.group().lower().startswith("on") and re.search(r"\d", sentence):
         return None  # harvested 45 baskets on Monday
-    return (match.group(1), "last_expression") if match else None
+    return (match.group(1) or match.group(2), "last_expression") if match else None
 
 
 def _works(sentence: str) -> Found | None:
@@ -286,5 +292,7 @@ _NO_SOLUTION = re.compile(
 )
 _DAY = re.compile(
     r"\b(?:is|was|be|on)\s+(?:an?\s+)?((?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|January|February|March|April|May|June|"
-    r"July|August|September|October|November|December)\.$"
+    r"July|August|September|October|November|December)\.$|"
+    r"\b(?:is|was|facing|heading|going|pointing|pointed|due|the|to)\s+((?:(?:north|south)[- ]?)?(?:east|west)|north|south)\.$",
+    re.I,
 )

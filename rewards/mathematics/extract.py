@@ -275,6 +275,9 @@ def _whole_text(text: str) -> Extracted | None:
     display = _ALIGNED.fullmatch(text)
     if display is not None and "=" in (last := display.group(1).strip().split(r"\\")[-1]):
         return Extracted(last.rpartition("=")[2].strip(" &.,"), "whole")
+    steps = _STEPS.fullmatch(text)
+    if steps is not None:
+        return Extracted(steps.group(1).replace("&", ""), "whole")
     if (
         "\n" in text
         and not re.search(r"\\begin|\\\[|\$\$", text)
@@ -318,13 +321,18 @@ _ALIGNED = re.compile(  # one derivation line by line
     r"(?:\\\[|\$\$)?\s*\\begin\{(?:aligned|align\*?)\}((?:\s*[^&\\=<>]*&?\s*=[^&=<>]*?\\\\)(?:\s*&\s*=[^&=<>]*?\\\\)*\s*&\s*=[^&=<>]*)"
     r"\\end\{(?:aligned|align\*?)\}\s*(?:\\\]|\$\$)?[\s.]*", re.S
 )
+_STEPS = re.compile(  # 3x = 108, below it x = 36
+    r"(?:\\\[|\$\$)?\s*\\begin\{(?:aligned|align\*?)\}\s*[^&\\=<>]*[\d+*/^-][^&\\=<>]*&?\s*=(?:[^=<>]*=){0,9}[^=<>]*?\\\\"
+    r"\s*([a-z]\s*&?\s*=[^&=<>\\]*(?:\\[a-z]+[^&=<>\\]*)*)\\end\{(?:aligned|align\*?)\}\s*(?:\\\]|\$\$)?[\s.]*",
+    re.S,
+)
 _DENIED_AFTER = re.compile(r"\d.*\b(?:fails?|does(?:n't| not)|is(?:n't| not)|wrong|incorrect)\b", re.S)
 _NUMBER_GLOSSED = re.compile(r"^(\$?-?\d[\d.,/]*(?: [a-z]+)?) \([^()]*[a-z]{3,}[^()]*\)\.?$")  # 104 (8 rows of 13)
 _REPLY = re.compile(r"^A(?:ns)?\.?:\s+(?=[-$]?\d[^:]*$)")  # the A of question and answer
 
 _WINNER = re.compile(r"(?:(?:So|Thus|Hence|Therefore),?\s)?([A-Z][a-z]+)\s(?:wins|won)\.")
 _SAYS_WORD = re.compile(
-    r"(?:(?:So|Thus|Hence|Therefore),?\s)?(?:[Tt]he|[Tt]his|[Ii]t)\s(?:[a-z]+\s)?(?:(?:is|will\sbe|(?:falls|lands)\son)\s(?:an?\s)?(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
+    r"(?:(?:So|Thus|Hence|Therefore),?\s)?(?:[Tt]he|[Tt]his|[Ii]t|[Hh]e|[Ss]he)\s(?:[a-z]+\s)?(?:(?:is|is\s(?:facing|heading|going)|will\sbe|(?:falls|lands)\son)\s(?:an?\s)?(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
     r"((?:not\s|neither\s)?[A-Za-z]+)\."
 )  # The function is even.
 _SENTENCE_WORDS = re.compile(

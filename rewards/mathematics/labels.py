@@ -84,7 +84,8 @@ def is_label(node: Node) -> bool:
     if node.kind in ("sym", "text"):
         return True
     if node.kind == "func":
-        return node.name.startswith("?") or (len(node.args) == 1 and is_label(node.args[0])) or node.name == "arg"
+        is_angle = node.name in ("sin", "cos", "tan", "cot", "sec", "csc") and bool(symbols_of(node))  # sin 2x, cos(A + B)
+        return node.name.startswith("?") or (len(node.args) == 1 and is_label(node.args[0])) or node.name == "arg" or is_angle
     if node.kind in ("abs", "tuple", "ratio", "degree", "list", "matrix"):
         return all(is_label(arg) for arg in node.args)
     if node.kind == "div":

@@ -82,7 +82,9 @@ def whole_number(value: int) -> Node:
 
 
 def _is_name(node: Node) -> bool:
-    return node.kind in ("sym", "func", "text") or (node.kind == "mul" and all(a.kind == "sym" for a in node.args))
+    if node.kind == "func":
+        return any(map(_is_name, node.args))  # f(x) = ..., but sqrt(2) is a value
+    return node.kind in ("sym", "text") or (node.kind == "mul" and all(a.kind == "sym" for a in node.args))
 
 
 def relation(operators: list[str], sides: list[Node]) -> Node:

@@ -85,9 +85,9 @@ def same_choice(gold: str, pred: str) -> bool | None:
         if pred_letter:
             return gold_letter == pred_letter
         return gold_letter == pred_full[0] if pred_full else None
-    if re.fullmatch(r"[A-J]{2,}", text_content(gold)):
-        letters = _LETTERS.fullmatch(text_content(pred)) and re.findall("[A-J]", text_content(pred))
-        if letters and sorted(letters) == sorted(text_content(gold)):
+    if re.fullmatch(r"[A-J]{2,}", text_content(gold)) or re.fullmatch(r"[A-J]{2,}", text_content(pred)):
+        sides = [sorted(re.findall("[A-J]", side)) for side in map(text_content, (gold, pred)) if _LETTERS.fullmatch(side)]
+        if len(sides) == 2 and sides[0] == sides[1]:
             return True  # A and C are AC
     if gold_full and pred_letter:
         return gold_full[0] == pred_letter
