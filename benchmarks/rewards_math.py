@@ -2,10 +2,13 @@
 
     python benchmarks/rewards_math.py [--rows 2000] [--table tests/data/math_answers.jsonl]
         [--grader NAME=MODULE:FUNCTION] [--grader NAME=path/to/file.py:FUNCTION:answer] ...
+        [--checkout NAME=PATH] ... [--no-speed]
 
 --grader puts another grader into the table, from a checkout or an installed package: a function of (response,
 reference) that returns a truth value, a number (paid where positive), or a dict with a "score". With ":answer" it is
 handed the content of the last box, for graders that leave the extraction to their caller; without a box, "".
+--checkout puts a public grader into it from a checkout of its repository (public_graders.py has the names). Each call
+of one that is not ours is stopped after three seconds, and then counts as a refusal.
 
 All graders judge the same rows in the same process, one after the other. math-verify is set as verl and NeMo-RL set
 it: reference in a box, LaTeX and plain expressions extracted from the response, the box first. Its own alarms are on,
@@ -17,23 +20,22 @@ import importlib
 import json
 import logging
 import random
+import signal
 import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from public_graders import Grader, graders_of, last_box
 from trl.rewards import accuracy_reward
 
 from rewards.math_answer import judge_answer
 from rewards.mathematics.equal import same_answer
-from rewards.mathematics.extract import boxes
 from rewards.mathematics.slow import close_helper
 
-Grader = Callable[[str, str], bool]
 TABLE = Path(__file__).parent.parent / "tests" / "data" / "math_answers.jsonl"
 
 
@@ -45,6 +47,11 @@ def math_verify(gold: str, response: str) -> bool:
     reference = parse(rf"\boxed{{{gold}}}", [LatexExtractionConfig()], parsing_timeout=3)
     answer = parse(response, [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()], parsing_timeout=3)
     return bool(verify(reference, answer, timeout_seconds=3))
+
+
+def math_verify_default(gold: str, response: str) -> bool:
+    """As its documentation shows it: both parsed with the default settings, the reference between dollar signs."""
+    return bool(verify(parse(f"${gold}$", parsing_timeout=3), parse(response, parsing_timeout=3), timeout_seconds=3))
 
 
 def trl_accuracy(gold: str, response: str) -> bool:
@@ -59,8 +66,7 @@ def load_grader(spec: str) -> Grader:
     function = getattr(_import(parts[0]), parts[1])
 
     def grade(gold: str, response: str) -> bool:
-        contents = [content or "" for _, _, content in boxes(response)] or [""]
-        said = function(contents[-1] if len(parts) == 3 else response, gold)
+        said = function(last_box(response) if len(parts) == 3 else response, gold)
         said = said[-1] if isinstance(said, tuple) and isinstance(said[0], dict) else said
         said = said[0] if isinstance(said, tuple) else said
         said = said.get("score") if isinstance(said, dict) else said
@@ -81,7 +87,27 @@ def _import(name: str) -> ModuleType:
     return importlib.import_module(dotted.removesuffix(".__init__"))
 
 
-GRADERS: dict[str, Grader] = {"stepladder": ours, "math-verify": math_verify, "TRL": trl_accuracy}
+GRADERS: dict[str, Grader] = {
+    "stepladder": ours, "math-verify": math_verify, "mv-default": math_verify_default, "TRL": trl_accuracy,
+}  # fmt: skip
+
+
+def limited(grader: Grader, seconds: float = 3.0) -> Grader:
+    """A grader that is stopped by an alarm; for those that set none themselves."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    def grade(gold: str, response: str) -> bool:
+        before = signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            return bool(grader(gold, response))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    return grade
 
 
 def category_table(path: Path) -> None:
@@ -179,13 +205,19 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000)
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--grader", action="append", default=[], metavar="NAME=MODULE:FUNCTION[:answer]")
+    parser.add_argument("--checkout", action="append", default=[], metavar="NAME=PATH")
+    parser.add_argument("--no-speed", action="store_true", help="the table alone")
     options = parser.parse_args()
     for grader in options.grader:
         name, _, spec = grader.partition("=")
-        GRADERS[name] = load_grader(spec)
+        GRADERS[name] = limited(load_grader(spec))
+    for checkout in options.checkout:
+        name, _, folder = checkout.partition("=")
+        GRADERS.update({column: limited(grade) for column, grade in graders_of(name, Path(folder)).items()})
     logging.disable(logging.CRITICAL)
     category_table(options.table)
-    speed(options.rows)
+    if not options.no_speed:
+        speed(options.rows)
     close_helper()
 
 
