@@ -163,7 +163,7 @@ def _same_collection(gold: Node, pred: Node) -> bool:
         if other.kind in ("list", "set") and len(other.args) == 1 and other.args[0].kind == "tuple":
             return _same(row, other.args[0])
         if other.kind in ("list", "set") and (row.name == "()" or (len(row.args) > 2 and row.name == "[]")):
-            if other.kind == "list" and len(other.args) == 1:
+            if other.kind == "list" and (len(other.args) == 1 or other.name == "or"):
                 return False
             return _same_items(gold.args, pred.args, ordered=True)
         return False

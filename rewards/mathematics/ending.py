@@ -23,12 +23,15 @@ _HEDGE = re.compile(
     r"\b(?:either(?!\s+[a-z]\s*=)|though|although|maybe|perhaps|possibly|might|could be|not sure|guess|"
     r"(?:need|have|want|remains|asked) to (?:find|compute|determine|calculate|show)|"
     r"(?:problem|question|prompt|example) (?:says|states|gives|tells|mentions|has)(?!.*\b(?:so|thus|hence|therefore)\b)|continue with)\b|\?|"
+    r"\bis an? (?:upper|lower) bound\b|\bno\s+(?:[a-z]+\s+)?solutions?\s+(?:for|when|if|at|where|with)\b|"
     r"\bbetween\s+\$?[\d.,]+\$?\s+and\b|"
     r"^\W*we (?:start|begin) with\b|\bsteps? \d|^\W*\d[\d.,]*\W*\sis\s(?:an?|the\s(?:upper|lower))\b|\bmore steps?\b|\bwe (?:still )?need\b.*\bmore\b.*\bto\b|\b(?:to (?:begin|start) with|at first|initially|originally)\b|"
     r"^\W*(?:if|unless|let|suppose|assume|given)\b(?!.*,\s*(?:we\s+(?:get|obtain)|then the (?:total|sum|answer|value|result|number))\b)|"
-    r"\b(?:fails|does(?:n't| not) (?:work|fit|satisfy)|(?:is|was|be|seems) (?:wrong|incorrect))\b|\((?:wrong|incorrect)\)",
+    r"\b(?:fails|does(?:n't| not) (?:work|fit|satisfy)|(?:is|was|be|seems) (?:wrong|incorrect))\b|\((?:wrong|incorrect)\)|\((?:no|fails)\)(?!.*\((?:yes|works)\))|\bwe know\b",
     re.I,
 )
+_CONCLUDED = re.compile(r"^.*\b(?:fails?|not|n't|wrong|no)\b.*,\s*(?:so|thus|hence|therefore)\s+(?=\S)", re.I)  # x fails, so y
+_NOT_IT = re.compile(r"\d\S*\s+(?:[a-z]+\s+)?(?:is|are|was|were)(?:\s+not|n't)\b", re.I)
 _GLOSSED = re.compile(  # the minimum is $3$ when $a=1$ and $b=2$
     r"^(.*\b(?:is|are|equals)\s+(?:\$[^$]+\$|\\\(.+?\\\)|[-−]?\d[\d,./]*(?<=\d)))\s*,?\s+"
     r"(?:when|where|at|if|for|since|because|attained|achieved)\b.*$",
@@ -78,7 +81,7 @@ _STEP = re.compile(  # next, divide by 45
 _BOUND = re.compile(
     r"\b(?:be|is|are)\s+(?:at (?:most|least)|no (?:more|less|fewer) than)\s*$|"
     r"\b(?:times|plus|divided by|multiplied by|(?:multiple|divisor|factor|square|root|half|third|quarter|percent) of|twice|"
-    r"double|includ(?:es?|ing))\s*$|"
+    r"double|includ(?:es?|ing)|question|problem|exercise|example|step|page|chapter|section|figure|equation|lemma|theorem)\s*$|"
     r"\b(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than\s*$|\b(?:close to|instead of|rather than|compared (?:to|with)|unlike|out of|(?:among|of|from) (?:the|all|these|those)(?: [a-z]+)?)\s*$",
     re.I,
 )
@@ -120,7 +123,7 @@ _LETTER = re.compile(r"\(([A-J])\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Oo]nly) (
 
 def ending(text: str) -> Found:
     """What the response ends with, and by which rule."""
-    sentence = _last_sentence(text)
+    sentence = _CONCLUDED.sub("So ", _last_sentence(text))
     if _GIVES_UP.search(text[-200:]) or CHINESE_DENIAL.search(sentence):
         return "", "hedge"
     if _HEDGE.search(re.sub(r"\$[^$]*\$", "", re.sub(r"\beither \$(?=[a-z] ?=)", "$", sentence))):
@@ -242,7 +245,7 @@ def _computed(sentence: str) -> Found | None:
 def _conclusion(sentence: str) -> Found | None:
     """The one number of a finished sentence that begins with "therefore" or counts something: "It had 366 pages." """
     match = _CONCLUSION.match(sentence)
-    if not sentence.rstrip().endswith((".", "!", "。")) or (match is None and not _ONE_QUANTITY.fullmatch(sentence)):
+    if _NOT_IT.search(sentence) or not sentence.rstrip().endswith((".", "!", "。")) or (match is None and not _ONE_QUANTITY.fullmatch(sentence)):
         return None
     number = only_number(sentence[match.end() if match else 0 :])
     return (number, "conclusion") if re.search(r"\d", number) else None

@@ -194,7 +194,7 @@ def _from_box(text: str) -> Extracted | None:
     parts = [_spoken(found[-1][2].strip())]
     for (_, end, content), (start, _, _) in zip(found[-2::-1], found[::-1]):
         gap = text[end:start]
-        is_joined = len(gap) < 60 and (_BOX_GAP.fullmatch(gap) or gap == "") and not _NOT_JOINED.search(gap)
+        is_joined = len(gap) < 60 and (_BOX_GAP.fullmatch(gap) or gap.strip(" $") == "") and not _NOT_JOINED.search(gap)
         if content is None or not is_joined:
             break
         parts.append(content.strip())
@@ -234,6 +234,13 @@ _ANSWER_AFTER = re.compile(  # so 6 is the answer
 )
 
 
+_UNSURE = re.compile(
+    r"\b(?:not (?:so |very )?(?:sure|certain|convinced|clear)|unsure|doubt|unlikely|(?:don't|do not) (?:think|believe))\b[^.!?\n]*$",
+    re.I,
+)
+_NONE_OF = re.compile(r"\b(?:no|without)\s+(?:[a-z]+\s+)?$", re.I)  # there are no solutions for x = 5
+
+
 def _from_phrase(text: str) -> Extracted | None:
     before = next(reversed(list(_ANSWER_AFTER.finditer(text))), None)
     choice = next(reversed(list(_CHOICE_PROSE.finditer(text))), None)
@@ -246,12 +253,28 @@ def _from_phrase(text: str) -> Extracted | None:
             continue
         if before is not None and before.end() > match.start():
             break
+        lead = text[max(0, match.start() - 60) : match.start()]
+        if _UNSURE.search(lead):
+            return Extracted("", "hedge")
+        if _NONE_OF.search(lead):
+            continue
         candidate = stated_answer(text[match.end() :])
         if candidate and not NOT_AN_ANSWER.match(candidate):
-            return Extracted(candidate, "phrase")
+            is_kept = not _is_corrected(candidate, text[match.end() :])
+            return Extracted(candidate, "phrase") if is_kept else Extracted("", "hedge")
     if before is not None:
         return Extracted(reduce_prose(before.group(1) or before.group(2)), "phrase")
     return Extracted(choice.group(1) or choice.group(2), "choice_phrase") if choice else None
+
+
+_CORRECTION = re.compile(r"(?:[.!?—]|\n)\s*(?:wait|hmm|actually|oops|sorry|correction|no),?\b(.*)", re.I | re.S)
+
+
+def _is_corrected(candidate: str, rest: str) -> bool:
+    """Whether second thoughts follow an answer and end with another number: "It is 23. Wait, no, it's 29." """
+    correction = _CORRECTION.search(rest)
+    numbers = re.findall(r"\d[\d.,/]*(?<=\d)", correction.group(1)) if correction else []
+    return bool(numbers) and numbers[-1] not in candidate
 
 
 def _verdict(text: str) -> Extracted | None:
@@ -303,6 +326,9 @@ def _whole_text(text: str) -> Extracted | None:
     counted = _COUNTED.fullmatch(text)
     if counted and (canonical_words(counted.group(1)) or "").isdigit():
         return Extracted(canonical_words(counted.group(1)) or "", "whole")
+    counted = _COUNTED_ALONE.fullmatch(text)
+    if counted and (canonical_words(counted.group(1)) or "").isdigit() and not re.search(r"\d", canonical_words(text) or ""):
+        return Extracted(canonical_words(counted.group(1)) or "", "whole")
     text = _NUMBER_GLOSSED.sub(r"\1", _REPLY.sub("", text))
     if len(LISTED.findall(text)) > 1:
         return Extracted("", "none")  # A: 3, B: 4
@@ -321,6 +347,7 @@ _ALIGNED = re.compile(  # one derivation line by line
     r"(?:\\\[|\$\$)?\s*\\begin\{(?:aligned|align\*?)\}((?:\s*[^&\\=<>]*&?\s*=[^&=<>]*?\\\\)(?:\s*&\s*=[^&=<>]*?\\\\)*\s*&\s*=[^&=<>]*)"
     r"\\end\{(?:aligned|align\*?)\}\s*(?:\\\]|\$\$)?[\s.]*", re.S
 )
+_COUNTED_ALONE = re.compile(r"([A-Za-z]+(?:-[a-z]+)?) [a-z]{2,}s\.?")  # five apples
 _STEPS = re.compile(  # 3x = 108, below it x = 36
     r"(?:\\\[|\$\$)?\s*\\begin\{(?:aligned|align\*?)\}\s*[^&\\=<>]*[\d+*/^-][^&\\=<>]*&?\s*=(?:[^=<>]*=){0,9}[^=<>]*?\\\\"
     r"\s*([a-z]\s*&?\s*=[^&=<>\\]*(?:\\[a-z]+[^&=<>\\]*)*)\\end\{(?:aligned|align\*?)\}\s*(?:\\\]|\$\$)?[\s.]*",
@@ -328,11 +355,11 @@ _STEPS = re.compile(  # 3x = 108, below it x = 36
 )
 _DENIED_AFTER = re.compile(r"\d.*\b(?:fails?|does(?:n't| not)|is(?:n't| not)|wrong|incorrect)\b", re.S)
 _NUMBER_GLOSSED = re.compile(r"^(\$?-?\d[\d.,/]*(?: [a-z]+)?) \([^()]*[a-z]{3,}[^()]*\)\.?$")  # 104 (8 rows of 13)
-_REPLY = re.compile(r"^A(?:ns)?\.?:\s+(?=[-$]?\d[^:]*$)")  # the A of question and answer
+_REPLY = re.compile(r"^(?:A(?:ns)?\.?|[A-Z]{2,5}):\s+(?=[-$]?\d[^:]*$)")  # the A of question and answer, GCD: 11
 
 _WINNER = re.compile(r"(?:(?:So|Thus|Hence|Therefore),?\s)?([A-Z][a-z]+)\s(?:wins|won)\.")
 _SAYS_WORD = re.compile(
-    r"(?:(?:So|Thus|Hence|Therefore),?\s)?(?:[Tt]he|[Tt]his|[Ii]t|[Hh]e|[Ss]he)\s(?:[a-z]+\s)?(?:(?:is|is\s(?:facing|heading|going)|will\sbe|(?:falls|lands)\son)\s(?:an?\s)?(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
+    r"(?:(?:So|Thus|Hence|Therefore),?\s)?(?:[Tt]he|[Tt]his|[Tt]hat|[Ii]t|[Hh]e|[Ss]he)\s(?:[a-z]+\s)?(?:(?:is|is\s(?:facing|heading|going)|will\sbe|(?:falls|lands)\son)\s(?:an?\s)?(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
     r"((?:not\s|neither\s)?[A-Za-z]+)\."
 )  # The function is even.
 _SENTENCE_WORDS = re.compile(

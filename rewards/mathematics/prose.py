@@ -30,7 +30,7 @@ _LEAD_IN = re.compile(
 )
 _NUMBER = re.compile(r"[-+]?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?(?:\s*\\?%)?")
 DENIED = re.compile(
-    r"\b(?:not|never|isn't|wasn't|cannot be|can't be)(?:\s+(?:equal to|exactly|simply))?[\s$(*]*$", re.I
+    r"\b(?:not|never|isn't|wasn't|cannot be|can't be)(?:\s+(?:be|equal to|exactly|simply))?[\s$(*]*$", re.I
 )  # just before an answer
 
 
