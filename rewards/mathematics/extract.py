@@ -76,7 +76,7 @@ _WEAK_PHRASE = re.compile(r"\W*(?:result|solution|conclusion|option|choice|结�
 _MAX_AFTER_WEAK = 400  # characters: "the solution is ..." far above the end is a step on the way
 _CHOICE_PROSE = re.compile(
     r"(?:\b(?:option|choice|answer|statement)\s*\**|^|\b(?:so|thus|hence|therefore|believe|think)[, ]+|,[ ]+)"
-    r"\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b(?:(?!\bnot\b|n't)[^.\n]){0,40}?"
+    r"\**\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b(?:(?!\bnot\b|n't)[^.\n]){0,40}?"
     r"\b(?:correct|right|answer|true|best)|"
     r"^\(?([A-J])(?:\)|[.。:,])?\s*(?:不是|因为|非|(?:not|because|since|as|it|non)\b)",
     re.I,
@@ -229,7 +229,7 @@ def _from_tag(text: str) -> Extracted | None:
 
 _ANSWER_AFTER = re.compile(  # so 6 is the answer
     r"(?<![\w,./])((?:\$[^$\n]{1,200}\$|\\\(.+?\\\)|[-\u2212]?\$?\d[\d,./]{0,30})"
-    r"(?:\s*%|\s[a-z]+)?|(?<=[ ])(?!This|That|It|Which|Here|What)[A-Z][a-z]+)\s+(?:is|as)\s+(?:the|our|my)\s+(?:final\s+|correct\s+|only\s+)?(?:answer|solution)\b|"
+    r"(?:\s*%|\s[a-z]+)?|(?<=[ ])(?!This|That|It|Which|Here|What)[A-Z][a-z]+)\s+(?:is|as)\s+(?:the|our|my)\s+(?:final\s+|correct\s+|only\s+)?(?:answer|solution|(?<=as the )(?:result|total|value))\b|"
     r"(?:^|\n|(?<=[.!]\s))(\$?-?\d[\d,./]*\$?)\s+is\s+correct\s*[.!]?\s*$"
 )
 

@@ -70,6 +70,8 @@ def leading_spans(rest: str) -> str:
             break
         position = joint.end()
     more = re.match(r"[ ]*[^\s.,;:!?。，；\n]", rest[position:])
+    if parts and re.match(r"\s*(?:of|times|plus|minus|divided by|multiplied by)\s+[$\\(]*\d", rest[position + len(tail) :]):
+        return ""  # $14\%$ of 50
     if parts and re.match(r"\s*[A-Za-z]+,?\s+and\s+(?:\$|\\\()?\d", rest[position:]):
         return ""  # $15$ dollars and $20$ cents
     if parts and more and not tail and re.match(r"\s*[A-Za-z\u4e00-\u9fff]", rest[position:]) is None:

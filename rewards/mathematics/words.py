@@ -15,7 +15,8 @@ _CHOICE_ALONE = re.compile(
 )
 _CHOICE_WITH_TEXT = re.compile(
     r"^\W*(?:(?:option|choice|answer)\s*)?(?:\(([A-J])\)|([A-J])(?:\s*[.:)]|\s+(?=\()|"
-    r"(?<=(?i:option|choice) .),\s+(?!(?:or|and)\b|\(?[A-J]\b)))\s*(?![,)\]])(\S.*)$",
+    r"(?<=(?i:option|choice) .),\s+(?!(?:or|and)\b|\(?[A-J]\b)))\s*(?![,)\]])"
+    r"(?!(?:is|are|was|isn't|cannot|can't|fails|does|and|or)\b|\(?[A-J]\)?\W*$)(\S.*)$",
     re.S,
 )
 _LETTERS = re.compile(r"\W*[A-J](?:(?:\W|\band\b)*[A-J])*\W*")
