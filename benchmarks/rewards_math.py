@@ -114,8 +114,9 @@ def category_table(path: Path) -> None:
     """Right verdicts, paid wrong answers and refused right ones of every grader."""
     rows = [json.loads(line) for line in path.open(encoding="utf-8")]
     right: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    paid, refused = defaultdict(int), defaultdict(int)
-    sizes = defaultdict(int)
+    paid: dict[str, int] = defaultdict(int)
+    refused: dict[str, int] = defaultdict(int)
+    sizes: dict[str, int] = defaultdict(int)
     for row in rows:
         sizes[row["category"]] += 1
         for name, grader in GRADERS.items():
