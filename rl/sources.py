@@ -83,7 +83,7 @@ def dataset_rows(source: DatasetSource, view: View) -> Sequence[Row]:
     Raises:
         DatasetError: names the dataset and the missing column.
     """
-    rows = read_rows(source.dataset, split=source.split, columns=source.columns)
+    rows = read_rows(source.dataset, split=source.split, config=source.config, columns=source.columns)
     if source.layout != "none" and view == "problem":
         rows = converted(rows, source.dataset, source.layout)
     for number, row in enumerate(rows, start=1):

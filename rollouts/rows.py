@@ -13,12 +13,15 @@ class DatasetError(ValueError):
     """A dataset cannot be read; the message names the file, the line or column, and what was expected."""
 
 
-def read_rows(name: str, *, split: str = "train", columns: Mapping[str, str] | None = None) -> Sequence[Row]:
+def read_rows(
+    name: str, *, split: str = "train", config: str | None = None, columns: Mapping[str, str] | None = None
+) -> Sequence[Row]:
     """All rows of a .jsonl, .json (one list) or .parquet file, a folder that `datasets` reads, or a hub dataset.
 
     Args:
         name: path, or organisation/name on the hub.
         split: of a folder or hub dataset; a file has only one.
+        config: of a folder or hub dataset that has several, as GSM8K has main and socratic; a file has none.
         columns: wanted name -> name in the data.
 
     Raises:
@@ -27,7 +30,9 @@ def read_rows(name: str, *, split: str = "train", columns: Mapping[str, str] | N
     path = Path(name).expanduser()
     readers = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
     reader = readers.get(path.suffix)
-    rows: Sequence[Row] = reader(path) if reader else _read_with_datasets(name, split)
+    if reader and config is not None:
+        raise DatasetError(f"{name}: a file has no configurations, config is {config!r}")
+    rows: Sequence[Row] = reader(path) if reader else _read_with_datasets(name, split, config)
     if not len(rows):
         raise DatasetError(f"{name}: has no rows")
     return [_renamed(row, columns or {}, name) for row in rows]
@@ -80,14 +85,15 @@ def _read_parquet(path: Path) -> list[Row]:
         raise DatasetError(f"{path}: not a parquet file: {error}") from None
 
 
-def _read_with_datasets(name: str, split: str) -> Sequence[Row]:
+def _read_with_datasets(name: str, split: str, config: str | None) -> Sequence[Row]:
     import datasets
 
     try:
-        return datasets.load_dataset(name, split=split)
+        return datasets.load_dataset(name, config, split=split)
     except Exception as error:  # whatever a damaged file makes a reader of another library raise
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DatasetError(f"{name}: `datasets` cannot load split {split!r}: {first_line}") from None
+        told = " ".join(str(error).splitlines()[:2]) or type(error).__name__  # the second line may say what there is
+        of = "" if config is None else f" of config {config!r}"
+        raise DatasetError(f"{name}: `datasets` cannot load split {split!r}{of}: {told}") from None
 
 
 def _renamed(row: Row, columns: Mapping[str, str], name: str) -> Row:

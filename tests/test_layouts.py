@@ -106,3 +106,22 @@ def test_a_recipe_names_the_layout_of_its_dataset(tmp_path):
     assert dataset_rows(source, "problem") == [{"prompt": [{"role": "user", "content": "Eggs?"}], "solution": "9"}]
     with pytest.raises(DatasetError, match="has no column 'prompt'"):
         dataset_rows(source.model_copy(update={"layout": "none"}), "problem")
+
+
+def test_a_dataset_with_several_configurations_is_asked_for_one(tmp_path):
+    from rl.recipe.sources import DatasetSource
+    from rl.sources import dataset_rows
+
+    for name, answer in (("main", 2), ("socratic", 3)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "test.jsonl").write_text(json.dumps({"question": "1+1?", "answer": f"#### {answer}"}) + "\n")
+    files = "".join(f"- config_name: {name}\n  data_files: {name}/test.jsonl\n" for name in ("main", "socratic"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{files}---\n")
+    source = DatasetSource(dataset=str(tmp_path), config="socratic", layout="gsm8k")
+    assert dataset_rows(source, "problem") == [{"prompt": "1+1?", "solution": "3"}]
+    with pytest.raises(DatasetError, match=r"available configs: \['main', 'socratic'\]"):
+        read_rows(str(tmp_path))
+    with pytest.raises(DatasetError, match="of config 'other'"):
+        read_rows(str(tmp_path), config="other")
+    with pytest.raises(DatasetError, match="a file has no configurations, config is 'main'"):
+        read_rows(str(tmp_path / "main" / "test.jsonl"), config="main")

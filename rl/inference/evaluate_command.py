@@ -57,6 +57,7 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--column", action="append", default=[], metavar="WANTED=NAME", help="a column of the data")
     group.add_argument("--task-arg", action="append", default=[], metavar="KEY=VALUE", help="argument of a task")
     group.add_argument("--split", default="test", help="of a folder or hub dataset")
+    group.add_argument("--config", metavar="NAME", help="of a folder or hub dataset that has several")
     group.add_argument("--images", action=argparse.BooleanOptionalAction, default=True, help="show those of the rows")
     group.add_argument("--limit", type=positive, help="only the first so many problems")
     group.add_argument("--plot", type=Path, metavar="OUT.png", help="accuracy against tokens per answer")
@@ -79,6 +80,7 @@ def evaluate(parsed: argparse.Namespace) -> None:
                 parsed.data,
                 model,
                 split=parsed.split,
+                config=parsed.config,
                 columns=columns,
                 layout=parsed.layout,
                 limit=parsed.limit,

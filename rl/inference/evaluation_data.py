@@ -25,6 +25,7 @@ def read_problems(
     model: OpenModel,
     *,
     split: str,
+    config: str | None,
     columns: Mapping[str, str],
     layout: str,
     limit: int | None,
@@ -37,6 +38,7 @@ def read_problems(
 
     Args:
         name: see `read_rows`; or `task:NAME`, problems that a procedural task draws, always the same.
+        config: see `read_rows`.
         columns: wanted name -> name in the data.
         layout: see `layouts.converted`.
         limit: the first so many; None: all.
@@ -50,7 +52,7 @@ def read_problems(
     """
     try:
         rows = _task_problems(name, task_args, limit) if name.startswith(_TASK) else (
-            converted(read_rows(name, split=split, columns=columns), name, layout)[:limit]
+            converted(read_rows(name, split=split, config=config, columns=columns), name, layout)[:limit]
         )
         _check_prompts(rows, name)
         if images and not name.startswith(_TASK):

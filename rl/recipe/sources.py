@@ -35,6 +35,8 @@ class DatasetSource(Section):
     dataset: str
     split: str = "train"
     """split of a folder or hub dataset; a file has only one"""
+    config: str | None = None
+    """of a folder or hub dataset that has several, as GSM8K has main and socratic"""
     columns: dict[str, str] = {}
     """name that stepladder expects -> name in the data; columns not named here keep their name"""
     layout: Literal[
