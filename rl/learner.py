@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from rl.batch import Evaluation, Minibatch, PPOBatch, TokenBatch, empty_row, micro_batches, take_rows
 from rl.fused_layers import fuse_layers, keep_freed_memory
-from rl.lora import base_name, merged, own_tensors, restart_lora
+from rl.lora import base_name, merged, own_tensors, restart_lora, take_merged
 from rl.model_copies import POLICY_PREFIX, ModelCopies
 from rl.models import Critic, Policy, load_language_model
 from rl.objectives import critic_objective, policy_objective, sft_objective
@@ -212,6 +212,10 @@ class Learner:
 
     def load_model(self, folder: Path) -> None:
         """Takes over the weights of a model of the same architecture."""
+        if self.section.lora is not None and self.section.lora.base == "nf4":  # on one rank
+            plain = load_language_model(str(folder), trust_remote_code=self.trust_remote_code)
+            take_merged(self.policy.language_model, plain.state_dict())
+            return
         whole: dict[str, Tensor] = {}
         if is_first_rank():
             loaded = load_language_model(str(folder), trust_remote_code=self.trust_remote_code)

@@ -18,6 +18,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rl.quantized import QuantizedLinear, dequantized
 from rl.recipe import AdapterSection
 from rl.sharding import like, local
 
@@ -33,24 +34,82 @@ def add_lora(model: PreTrainedModel, section: AdapterSection) -> None:
     inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".lora_" in name)
+    if section.base == "nf4":
+        for layer in _layers(model):
+            layer.base_layer = QuantizedLinear(layer.base_layer)
 
 
 @torch.no_grad()
 def restart_lora(module: nn.Module, *, seed: int = 0) -> None:
-    """Moves what the adapters have learned into the base, and starts them anew: B is 0, A random from the seed."""
+    """Moves what the adapters have learned into the base, and starts them anew: B is 0, A random from the seed.
+
+    A base in four bits has no room for it: there the adapters go on as they are.
+    """
     generator = torch.Generator().manual_seed(seed)
     for layer in _layers(module):
         a, b = layer.lora_A[_ADAPTER].weight, layer.lora_B[_ADAPTER].weight
+        if isinstance(layer.base_layer, QuantizedLinear):
+            if not b.any():
+                _begin(a, b, generator)
+            continue
         layer.get_base_layer().weight.add_(b @ a, alpha=layer.scaling[_ADAPTER])
-        b.zero_()
-        bound = 1 / math.sqrt(a.shape[1])
-        a.copy_(like(a, torch.rand(a.shape, generator=generator) * 2 * bound - bound))
+        _begin(a, b, generator)
+
+
+def _begin(a: Tensor, b: Tensor, generator: torch.Generator) -> None:
+    """An adapter that adds nothing yet."""
+    b.zero_()
+    bound = 1 / math.sqrt(a.shape[1])
+    a.copy_(like(a, torch.rand(a.shape, generator=generator) * 2 * bound - bound))
+
+
+@torch.no_grad()
+def take_merged(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Takes over the weights of a plain model, with a base in four bits.
+
+    Where a weight is the base and a product of the adapters' rank, as `merged` makes it, the base stays and the
+    adapters become that product. Any other weight is rounded to four bits, under adapters that add nothing.
+
+    Args:
+        model: a language model with adapters.
+        weights: under the names of the model without them.
+    """
+    generator = torch.Generator().manual_seed(0)
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+    own = model.state_dict()
+    for name, tensor in weights.items():
+        place, _, rest = name.rpartition(".")
+        if place in layers and rest == "weight":
+            _fit(layers[place], tensor, generator)
+        else:
+            target = own[base_name(model, name)]
+            target.copy_(like(target, tensor))
+
+
+_FITS = 1e-3  # share of a difference that adapters of the given rank may leave
+
+
+def _fit(layer: Any, weight: Tensor, generator: torch.Generator) -> None:
+    a, b = layer.lora_A[_ADAPTER].weight, layer.lora_B[_ADAPTER].weight
+    difference = (weight.to(a.device) - layer.base_layer.weight()) / layer.scaling[_ADAPTER]
+    with torch.random.fork_rng(devices=[]):  # the factorisation draws numbers
+        torch.manual_seed(0)
+        u, s, v = torch.svd_lowrank(difference, q=len(a), niter=4)
+    left, right = u * s.sqrt(), (v * s.sqrt()).T
+    if difference.any() and (difference - left @ right).norm() <= _FITS * difference.norm():
+        b.copy_(like(b, left))
+        a.copy_(like(a, right))
+        return
+    layer.base_layer.take(weight.to(a.device))
+    _begin(a, b, generator)
 
 
 def fork(module: Module) -> Module:
     """A copy with adapters (and all other trained parameters) of its own, on the same frozen tensors."""
-    shared = {id(parameter): parameter for parameter in module.parameters() if not parameter.requires_grad}
-    return copy.deepcopy(module, dict(shared))
+    frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
+    shared: dict[int, Any] = {id(parameter): parameter for parameter in frozen}
+    shared |= {id(layer): layer for layer in module.modules() if isinstance(layer, QuantizedLinear)}
+    return copy.deepcopy(module, shared)
 
 
 def own_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -84,8 +143,12 @@ def merged(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor
     plain: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         layer, base, rest = name.partition(".base_layer.")
-        if ".lora_" in name:
+        if ".lora_" in name or rest == "scales":
             continue
+        if base and rest == "codes":
+            quantized = module.get_submodule(f"{layer}.base_layer")
+            assert isinstance(quantized, QuantizedLinear), "codes are of such layers alone"
+            tensor, rest = dequantized(tensor, weights[f"{layer}.base_layer.scales"], quantized.shape), "weight"
         if base and rest == "weight":
             a, b = (weights[f"{layer}.lora_{side}.{_ADAPTER}.weight"] for side in "AB")
             tensor = tensor + scaling[layer] * (b @ a)

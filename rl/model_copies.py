@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from rl.errors import UserError
 from rl.lora import add_lora, fork, take_base
 from rl.models import Critic, Policy
+from rl.quantized import require_bitsandbytes
 from rl.recipe import LearnerSection
 from rl.sharding import is_first_rank, load_whole_weights, shard, transformer_layers, whole_weights
 from rollouts.processing import takes_images
@@ -31,8 +32,10 @@ class ModelCopies:
         """`architecture` has no storage and no adapters: the pattern from which copies are made.
 
         Raises:
-            UserError: packing of a model that takes images.
+            UserError: packing of a model that takes images; a base in four bits without bitsandbytes.
         """
+        if section.lora is not None and section.lora.base == "nf4":
+            require_bitsandbytes()
         if section.packing and takes_images(architecture.config):
             raise UserError("learner.packing: true; a model that takes images is not packed")
         self._section = section

@@ -74,6 +74,8 @@ class AdapterSection(Section):
     """the product of the adapters counts alpha / rank times"""
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     """every linear layer but the head, or ends of the names of layers, as peft takes them"""
+    base: Literal["full", "nf4"] = "full"
+    """nf4: the layers under the adapters in four bits (QLoRA; needs bitsandbytes and one rank)"""
 
 
 class LearnerSection(Section):
@@ -121,6 +123,8 @@ class LearnerSection(Section):
             raise ValueError("dtype bfloat16 needs ranks > 1 or gpus > 0; in the driver on a CPU use float32")
         if self.in_driver and (self.cpu_offload or not self.reshard):
             raise ValueError("cpu_offload and reshard are of sharded models: they need ranks > 1 or gpus > 0")
+        if self.lora is not None and self.lora.base == "nf4" and self.ranks > 1:
+            raise ValueError(f"lora.base: nf4 is not sharded; it needs ranks 1, not {self.ranks}")
         return self
 
 
