@@ -1,5 +1,6 @@
 """`stepladder evaluate` and `compare` from end to end against a real HTTP server."""
 
+import dataclasses
 import json
 import os
 import re
@@ -330,6 +331,25 @@ def test_the_curves_are_the_three_ways_of_answering(folder):
     assert points["one chain"] == [("one chain", 7)]
     assert points["majority vote"] == [("maj@2", 14), ("maj@4", 28), ("maj@8", 56)]
     assert points["PaCoRe"] == [("PaCoRe [2]", 21), ("PaCoRe [4]", 35)]
+
+
+def test_models_of_the_same_name_are_told_apart_in_the_legend(folder):
+    from rl.inference.comparison_plot import figure, short_names
+
+    with ScriptedEndpoint(answers) as endpoint:
+        evaluate(endpoint, "--widths", "2", out="a.jsonl")
+    before, after = read_results(folder / "a.jsonl"), read_results(folder / "a.jsonl")
+    before, after = (
+        dataclasses.replace(results, settings=dataclasses.replace(results.settings, model=model))
+        for results, model in ((before, "runs/a/checkpoints/sft/final"), (after, "runs/a/final"))
+    )
+    legend = figure([summarize(before), summarize(after)]).axes[0].get_legend()
+    assert {text.get_text() for text in legend.get_texts()} == {
+        "one chain, sft/final", "majority vote, sft/final", "PaCoRe, sft/final", "one chain, a/final",
+        "majority vote, a/final", "PaCoRe, a/final",
+    }  # fmt: skip
+    assert short_names(["a/x", "a/y"]) == {"a/x": "x", "a/y": "y"}
+    assert short_names(["x", "a/x"]) == {"x": "x", "a/x": "a/x"}
 
 
 def test_solve_prints_the_conclusion_and_traces_the_rounds(folder, capsys):

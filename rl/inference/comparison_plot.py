@@ -69,11 +69,12 @@ def figure(summaries: Sequence[Summary]) -> Figure:
 
     drawn = curves(summaries)
     models = list(dict.fromkeys(curve.model for curve in drawn))
+    names = short_names(models) if len(models) > 1 else {}
     made = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
     axes = made.subplots()
     for curve in drawn:
         index = models.index(curve.model) if len(models) > 1 else list(_MARKERS).index(curve.kind)
-        _draw(axes, curve, _COLORS[index % len(_COLORS)], many_models=len(models) > 1)
+        _draw(axes, curve, _COLORS[index % len(_COLORS)], names.get(curve.model))
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
@@ -87,12 +88,22 @@ def figure(summaries: Sequence[Summary]) -> Figure:
     return made
 
 
-def _draw(axes: Axes, curve: Curve, color: str, *, many_models: bool) -> None:
+def short_names(models: Sequence[str]) -> dict[str, str]:
+    """The ends of the models' paths, as many parts as it takes to tell them apart: every run has its `final`."""
+    parts = {model: Path(model).parts for model in models}
+    for count in range(1, max(map(len, parts.values())) + 1):
+        names = {model: "/".join(own[-count:]) for model, own in parts.items()}
+        if len(set(names.values())) == len(names):
+            return names
+    return {model: model for model in models}
+
+
+def _draw(axes: Axes, curve: Curve, color: str, model: str | None) -> None:
     x = [measure.tokens_per_answer or 0.0 for measure in curve.measures]
     y = [measure.estimate.value for measure in curve.measures]
     below = [measure.estimate.value - measure.estimate.low for measure in curve.measures]
     above = [measure.estimate.high - measure.estimate.value for measure in curve.measures]
-    name = f"{curve.kind}, {Path(curve.model).name}" if many_models else curve.kind
+    name = curve.kind if model is None else f"{curve.kind}, {model}"
     solid = curve.kind == "PaCoRe"
     axes.errorbar(
         x, y, yerr=[below, above], label=name, color=color, marker=_MARKERS[curve.kind], capsize=2, linewidth=1.2,
