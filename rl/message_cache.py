@@ -227,7 +227,9 @@ def told(stage: MessageCacheStage, counts: FilterCounts) -> str:
     what = "syntheses" if stage.samples_syntheses else "answers"
     limits = f"{stage.above:g} < share of right {what} < {stage.below:g}"
     lines = [f"kept {counts.kept} of {counts.seen} problems: {limits}"]
-    if counts.repeated:
+    if counts.repeated > (_ROWS_PER_PROBLEM - 1) * stage.num_problems:  # the source was given up
+        lines.append(f"num_problems asks for {stage.num_problems}, the source has no more that are different")
+    elif counts.repeated:
         lines.append(f"{counts.repeated} rows repeated a problem and were passed over")
     for domain in sorted(counts.seen_by_domain) if stage.domain_column is not None else ():
         below = stage.below_by_domain.get(domain, stage.below)

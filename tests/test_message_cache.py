@@ -107,6 +107,17 @@ def test_an_interrupted_stage_goes_on_after_its_last_whole_chunk_to_the_same_ans
     assert broken.path.read_bytes() == straight.path.read_bytes()
 
 
+def test_a_source_with_fewer_problems_than_wanted_is_told(make, tmp_path):
+    filler = make(ShuffledRows([{"prompt": f"say {i}"} for i in range(7)], seed=0))
+    graded = GradedFile(tmp_path / "g.jsonl")
+    repeated = filler.fill(graded, nothing)
+    assert repeated == 10 * 10 - 7
+    told_lines = told(filler.stage, count(filler.stage, graded, repeated=repeated))
+    assert told_lines.endswith("; num_problems asks for 10, the source has no more that are different")
+    assert told_lines.startswith("kept ")
+    assert " of 7 problems" in told_lines
+
+
 def test_ready_responses_are_graded_instead_of_sampled(make, tmp_path):
     published = [{"conversation": [{"role": "user", "content": f"{i} + 0"}], "responses": [f"<think>x</think>it is {i}", "no"], "ground_truth": i} for i in range(3)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in published))
