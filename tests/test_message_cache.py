@@ -206,6 +206,20 @@ def test_synthesis_prompts_show_messages_of_one_problem_and_stay_within_the_budg
     assert sorted(free.row(i)["problem"] for i in range(3)) == ["p0", "p1", "p2"]
 
 
+def test_the_number_of_messages_is_uniform_and_fixed_by_the_seed():
+    problems = [problem(i, [False] * 24) for i in range(2)]
+    prompts = PacorePrompts(problems, 16, 24, "{{ problem }}", seed=3)
+    rows = [prompts.row(index) for index in range(1800)]
+    counts = [sum(len(row["shown_messages"]) == size for row in rows) for size in range(16, 25)]
+    # 200 of each are expected, with a standard deviation of sqrt(1800 * 1/9 * 8/9) = 13.3.
+    assert sum(counts) == 1800
+    assert all(abs(number - 200) < 5 * 13.3 for number in counts)
+    again = dataclasses.replace(prompts).row(7)
+    other = dataclasses.replace(prompts, seed=4).row(7)
+    assert again == rows[7] != other
+    assert rows[7]["shown_messages"] != sorted(rows[7]["shown_messages"])  # shuffled
+
+
 def test_a_majority_is_of_equal_answers_not_of_equal_texts():
     # 1/2, 0.5 and \\frac{1}{2} are three of five votes, though no two texts are equal; letter by letter the first wins.
     texts = ["So 3.", r"Half: \boxed{1/2}", r"Thus \boxed{0.5}", r"\boxed{\frac{1}{2}}", r"\boxed{4}"]

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import math
-import re
 import threading
 
 import pytest
@@ -44,9 +43,19 @@ def run(endpoint, problem, rounds, **kwargs):
 def test_the_published_rounds_send_the_published_requests():
     # widths [32, 4]: 32 requests with x, 4 with P(x, 32 messages), 1 with P(x, 4 messages).
     # A message is what follows the last </think>; only the last user turn changes; one shuffle for a whole round.
-    with ScriptedEndpoint(lambda body, n: (200, completion(f"<think>{n}</think>t</think> answer {n}"))) as endpoint:
+    # No trajectory is answered before all of its round have asked: they are side by side.
+    first, second = threading.Barrier(32), threading.Barrier(4)
+
+    def answer(body, n):
+        if n < 36:
+            (first if n < 32 else second).wait(timeout=120)
+        return 200, completion(f"<think>{n}</think>t</think> answer {n}")
+
+    with ScriptedEndpoint(answer) as endpoint:
         rounds = run(endpoint, CONVERSATION, RoundSettings(PRESETS["high"], TEMPLATE), concurrency=64)
         requests = [request["messages"] for request in endpoint.requests]
+        others = [{k: v for k, v in request.items() if k not in ("messages", "seed")} for request in endpoint.requests]
+    assert all(other == others[0] for other in others)  # every round samples alike
     assert len(requests) == 32 + 4 + 1
     assert all(messages == CONVERSATION for messages in requests[:32])
     assert all(messages[:3] == CONVERSATION[:3] and messages[3]["role"] == "user" for messages in requests)
@@ -158,10 +167,11 @@ def test_no_more_requests_at_once_than_allowed():
         assert endpoint.most_at_once == 3
 
 
-class ClockSampler:
-    """Answers after as many seconds as the problem says, on the loop's clock."""
+class HeldSampler:
+    """Answers at once, but prompts that say "slow" only when it is let go."""
 
     def __init__(self, room=None):
+        self.go_on = asyncio.Event()
         self.log = []
         self.seeds = []
         self._room = room
@@ -170,7 +180,8 @@ class ClockSampler:
         self.seeds.append(seed)
         self.log.append(content)
         text = f"said {len(self.log)}"
-        await asyncio.sleep(float(re.search(r"[\d.]+", content).group()))
+        if "slow" in content:
+            await self.go_on.wait()
         return Reply(text, len(content), 1, FinishReason.STOP, 0.0)
 
     def room(self, content):
@@ -179,12 +190,12 @@ class ClockSampler:
 
 def test_a_problem_goes_on_while_another_is_in_its_first_round():
     async def go():
-        sampler = ClockSampler()
+        sampler = HeldSampler()
         settings = RoundSettings((2,), TEMPLATE)
-        slow = asyncio.create_task(solve("3.0 slow", sampler, settings, SAMPLING, seed=0))
-        fast = asyncio.create_task(solve("0.01 fast", sampler, settings, SAMPLING, seed=0))
-        await fast
+        slow = asyncio.create_task(solve("slow", sampler, settings, SAMPLING, seed=0))
+        await solve("fast", sampler, settings, SAMPLING, seed=0)
         assert not slow.done()
+        sampler.go_on.set()
         await slow
         return sampler.log
 
@@ -195,7 +206,7 @@ def test_a_problem_goes_on_while_another_is_in_its_first_round():
 
 def test_equal_seeds_give_equal_requests_and_all_requests_differ_in_seed():
     async def seeds(seed):
-        sampler = ClockSampler()
+        sampler = HeldSampler()
         await solve("0 p", sampler, RoundSettings((3, 2), TEMPLATE), SAMPLING, seed=seed)
         return sampler.seeds
 
@@ -207,7 +218,7 @@ def test_equal_seeds_give_equal_requests_and_all_requests_differ_in_seed():
 def test_messages_that_leave_no_room_for_the_response_are_dropped():
     # "P=0 p" has 5 characters and each message 7 ("|said 1"); 5 + 2 * 7 + 64 = 83 is the room for two of four.
     async def last_round(overflow, room):
-        sampler = ClockSampler(room=room)
+        sampler = HeldSampler(room=room)
         rounds = await solve("0 p", sampler, RoundSettings((4,), TEMPLATE, overflow=overflow), SAMPLING, seed=0)
         return sampler.log[-1], rounds[0].messages, rounds[1].shown
 
@@ -281,7 +292,7 @@ def test_the_async_rounds_ask_what_the_plain_ones_ask():
         return [f"said {i}" for i in range(len(asked) - len(prompts) + 1, len(asked) + 1)]
 
     coordinate("0 p", generate, [5, 3], template=TEMPLATE, seed=7)
-    sampler = ClockSampler()
+    sampler = HeldSampler()
     asyncio.run(solve("0 p", sampler, RoundSettings((5, 3), TEMPLATE), SAMPLING, seed=7))
     assert sampler.log == asked
 
