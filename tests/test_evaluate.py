@@ -90,6 +90,18 @@ def test_messages_without_room_are_told_and_not_taken_to_be_read(folder, capsys)
     assert "messages left out, no room" in capsys.readouterr().out
 
 
+def test_requests_that_were_tried_again_are_counted(folder, capsys):
+    def sometimes(body, n):
+        return (503, {"error": "busy"}) if n in (1, 4) else answers(body, n)
+
+    with ScriptedEndpoint(sometimes) as endpoint:
+        assert evaluate(endpoint, "--widths", "2", "--retries", "3") == 0
+        assert len(endpoint.requests) == 6 * 3 + 2
+    results = read_results(folder / "out.jsonl")
+    assert sum(sum(one.attempts) for answer in results.answers for one in answer.rounds) == 6 * 3 + 2
+    assert "2 requests tried again" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_first_reward_decides_and_the_mean_of_the_others_is_told(folder, capsys):
     (folder / "terse.py").write_text(
         "def terse(completions, *, limit=100, **columns):\n    return [float(len(str(c)) < limit) for c in completions]\n"

@@ -192,4 +192,5 @@ def _record(prompt: Prompt, one: FinishedRound, verdicts: Sequence[RewardResult]
         rewards=[verdict.value for verdict in verdicts],
         seconds=one.seconds,
         shown=one.shown[:1] if all_equal else one.shown,
+        attempts=[reply.attempts for reply in one.replies],
     )

@@ -36,6 +36,8 @@ class Summary:
     num_answers: int
     num_ungraded: int
     """answers whose reward failed or did not apply; they are left out of every measure"""
+    num_retries: int
+    """requests that were tried again, for the answers that there are"""
     measures: Sequence[Measure]
     num_chains: int
     """plain chains per problem that the measures of chains are taken over"""
@@ -87,6 +89,7 @@ def summarize(results: Results) -> Summary:
         num_problems=len(problems),
         num_answers=sum(map(len, problems)),
         num_ungraded=sum(answer.reward is None for answer in results.answers),
+        num_retries=sum(n - 1 for answer in results.answers for one in answer.rounds for n in one.attempts),
         measures=[*_measures(problems, chains, results.settings)],
         num_chains=min(map(len, chains)),
         completion_tokens=_mean(problems, lambda answer: answer.completion_tokens),

@@ -74,6 +74,8 @@ def _table(summary: Summary) -> Table:
         title += f", {len(summary.results.failures)} failed"
     if summary.num_ungraded:
         title += f", {summary.num_ungraded} without a grade"
+    if summary.num_retries:
+        title += f", {summary.num_retries} requests tried again"
     table = Table(title=title, title_justify="left")
     for column in ("measure", "value", "95% interval", "tokens per answer"):
         table.add_column(column, justify="left" if column == "measure" else "right")
@@ -107,6 +109,7 @@ def _as_json(summary: Summary) -> dict[str, object]:
         "answers": summary.num_answers,
         "failed": len(summary.results.failures),
         "ungraded": summary.num_ungraded,
+        "retries": summary.num_retries,
         "measures": [asdict(measure) for measure in summary.measures],
         "completion_tokens": asdict(summary.completion_tokens),
         "prompt_tokens": asdict(summary.prompt_tokens),

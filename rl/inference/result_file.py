@@ -66,6 +66,8 @@ class RoundRecord:
     shown: Sequence[Sequence[int]] = ()
     """which messages of the round before a trajectory saw, by their positions there; one where all saw the same.
     Older files have none: every message that was not empty is taken to have been seen"""
+    attempts: Sequence[int] = ()
+    """requests that each response took; older files have none"""
 
 
 @dataclass(frozen=True)
