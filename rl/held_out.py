@@ -118,11 +118,11 @@ class HeldOutSet:
         sampling = replace(as_sampling(self.section.sampling), max_tokens=synthesis.max_tokens)
         answers = collect(engine, prompts, samples_per_prompt=1, sampling=sampling, seed=seed + 1)
         graded = self.scorer.score(answers).scored
-        return Measurement(
-            score=_share([item.reward >= self.section.success for item in graded]),
-            rewards={},
-            details=_synthesis_numbers(messages, graded, self.section.success),
-        )
+        right = [item.reward >= self.section.success for item in graded]
+        score, numbers = _share(right), _synthesis_numbers(messages, graded, self.section.success)
+        low, high = wilson(score, len(right)) if right else (score, score)
+        certainty = {"standard_error": standard_error(right), "score_low": low, "score_high": high}
+        return Measurement(score=score, rewards={}, details=numbers | certainty)
 
     def _fitting(
         self,

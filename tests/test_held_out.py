@@ -7,6 +7,7 @@ from fakes import TorchEngine, tiny_model
 from transformers import AutoConfig, AutoTokenizer
 
 from rl.held_out import HeldOutSet, _synthesis_numbers, outcomes, win_rate
+from rl.intervals import wilson
 from rl.recipe import EvaluationSection
 from rl.reward_pools import RewardPools
 from rl.scoring import Scorer
@@ -44,6 +45,9 @@ def test_a_synthesis_is_of_messages_that_the_policy_has_just_written(parts):
     measured = held_out.measure(engine, tokenizer, seed=0, before=None)
     assert engine.calls == [6, 2]  # 2 problems x 3 messages, then 2 syntheses
     assert {"single_sample", "majority_vote", "emergent_correctness_rate"} <= set(measured.details)
+    low, high = wilson(measured.score, 2)  # of two problems
+    assert (measured.details["score_low"], measured.details["score_high"]) == (low, high)
+    assert measured.details["standard_error"] == (0.5 if measured.score == 0.5 else 0.0)  # of one right and one wrong
 
 
 def test_one_sample_and_majority_vote_are_of_the_same_messages():
