@@ -26,8 +26,6 @@ from rollouts.processing import Processing
 from rollouts.prompts import RowStream, row_id, to_prompt
 from rollouts.trajectory import FinishReason, Prompt, Trajectory
 
-# Problems that are sampled and graded together.
-_CHUNK = 64
 # Rows looked at for each problem that is wanted, before the source is taken to have no other.
 _ROWS_PER_PROBLEM = 10
 
@@ -72,11 +70,6 @@ class GradedFile:
         with path.open("r+b") as file:
             file.truncate(whole)
 
-    @property
-    def num_drawn(self) -> int:
-        """Problems of the whole chunks, with those that no grade was had for."""
-        return self.chunks_done * _CHUNK
-
     def add_chunk(self, graded: Sequence[Graded]) -> None:
         """Writes a chunk and its end."""
         lines = [f'{{"accuracy": {one.accuracy!r}, "problem": {to_json(one.problem).rstrip()}}}\n' for one in graded]
@@ -112,13 +105,13 @@ class MessageCacheFiller:
         Args:
             after_chunk: called with the number of problems drawn so far; may raise to stop.
         """
-        drawn = 0
+        drawn, size = 0, self.stage.problems_at_once
         distinct = _DistinctPrompts(self.stream, self._wanted())
-        for index, prompts in enumerate(_chunks(distinct)):
+        for index, prompts in enumerate(_chunks(distinct, size)):
             drawn += len(prompts)
             if index < graded.chunks_done:
                 continue
-            graded.add_chunk(self._graded(prompts, iteration_seed(self.seed, index * _CHUNK)))
+            graded.add_chunk(self._graded(prompts, iteration_seed(self.seed, index * size)))
             after_chunk(drawn)
         return distinct.repeated
 
@@ -183,11 +176,11 @@ class _DistinctPrompts:
                 return
 
 
-def _chunks(prompts: _DistinctPrompts) -> Iterator[list[tuple[str, Prompt]]]:
+def _chunks(prompts: _DistinctPrompts, size: int) -> Iterator[list[tuple[str, Prompt]]]:
     chunk: list[tuple[str, Prompt]] = []
     for prompt in prompts:
         chunk.append(prompt)
-        if len(chunk) == _CHUNK:
+        if len(chunk) == size:
             yield chunk
             chunk = []
     if chunk:

@@ -240,7 +240,7 @@ def run_message_cache(parts: RunParts, name: str, stage: MessageCacheStage) -> S
 
     seed = parts.seed(name)
     graded = GradedFile(parts.run.graded_problems(name))
-    problems_done = graded.num_drawn
+    problems_done = graded.chunks_done * stage.problems_at_once
     parts.run.forget_after(name, problems_done)
     source = stage.prompts.source
     filler = MessageCacheFiller(

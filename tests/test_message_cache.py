@@ -43,16 +43,15 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def make(tmp_path, model, monkeypatch):
+def make(tmp_path, model):
     """A filler with chunks of four problems, and its counting engine."""
-    monkeypatch.setattr(filling, "_CHUNK", 4)
     (tmp_path / "reward.py").write_text(REWARD)
     folder, tokenizer = model
     pools = RewardPools({})
 
     def made(rows, *, reward="even_length", synthesized=None, source=None, **changes):
         stage = MessageCacheStage.model_validate({
-            "kind": "message_cache", "prompts": {"source": source or {"dataset": "x.jsonl"}}, "num_problems": 10,
+            "kind": "message_cache", "prompts": {"source": source or {"dataset": "x.jsonl"}}, "num_problems": 10, "problems_at_once": 4,
             "samples_per_prompt": 3, "sampling": {"max_tokens": 5}, "rewards": [{"fn": f"{tmp_path}/reward.py:{reward}"}], **changes,
         })  # fmt: skip
         torch.manual_seed(0)

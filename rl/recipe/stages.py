@@ -138,6 +138,9 @@ class MessageCacheStage(Section):
     num_problems: Positive
     samples_per_prompt: Positive
     """answers per problem"""
+    problems_at_once: Positive = 64
+    """problems that are sampled, graded and written together: what a kill loses and what is held in memory, at most;
+    times samples_per_prompt it should be several times what all engines decode at once, or they wait for the last"""
     sampling: SamplingSection
     rewards: Annotated[list[RewardSection], Field(min_length=1)]
     success: float = 1.0
