@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rewards import BUILT_IN, load_reward, required_columns
 from rewards.registry import RewardSpecError
+from rl.eyes import vision_problems
 from rl.gui.checks import click_problems
 from rl.model_hub import hub_problem
 from rl.recipe import (
@@ -57,6 +59,8 @@ def check(recipe: Recipe, *, on_this_machine: bool) -> list[str]:
             models and datasets on the hub can be read.
     """
     problems = [*secret_problems(recipe.model_dump(mode="json")), *_model_problems(recipe, on_this_machine)]
+    problems += _packing_problems(recipe)
+    problems += vision_problems(recipe, load=on_this_machine)
     if on_this_machine:
         problems += _installation_problems(recipe)
     for name, stage in recipe.stages.items():
@@ -86,6 +90,27 @@ def _start_problems(path: str, key: str, read_hub: bool) -> Iterator[str]:
         yield f"{key}: {path!r}: {found}; a folder with a model or a hub name organisation/name is expected"
     elif read_hub and (problem := hub_problem(path)):
         yield f"{key}: {path!r}: there is no such folder, and {problem}"
+
+
+def _packing_problems(recipe: Recipe) -> Iterator[str]:
+    """Packing of a model that takes images, where its configuration can be read without running its code."""
+    if not recipe.learner.packing:
+        return
+    if recipe.model.create is not None:
+        has_eyes = recipe.model.create.vision is not None
+    else:
+        has_eyes = recipe.model.path is not None and _folder_takes_images(Path(recipe.model.path).expanduser())
+    if has_eyes:
+        yield "learner.packing: true: a model that takes images is not packed; false is expected"
+
+
+def _folder_takes_images(folder: Path) -> bool:
+    """Whether the model in a folder has a vision tower; False where there is no configuration to read."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "vision_config" in config
 
 
 def _installation_problems(recipe: Recipe) -> Iterator[str]:

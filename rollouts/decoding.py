@@ -95,16 +95,24 @@ class _State:
     """[n, T] int64, 0 on the padding left of a prompt"""
     padded: bool
     """whether `mask` has any 0"""
+    shifts: Tensor | None = None
+    """[n, 1] what the rotary position of a token after the prompt is beyond its place, in models whose images take
+    fewer positions than tokens; None in others"""
 
     def of(self, kept: Tensor) -> _State:
         """Only these rows."""
         self.cache.batch_select_indices(kept)
-        return _State(self.cache, self.mask[kept], self.padded)
+        shifts = None if self.shifts is None else self.shifts[kept]
+        return _State(self.cache, self.mask[kept], self.padded, shifts)
 
     def advance(self, model: Any, tokens: Tensor) -> Tensor:
         """Reads one more token of each row: logits [n, V] of the next."""
         self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
-        positions = self.mask.sum(1, keepdim=True) - 1 if self.padded else None
+        positions = None
+        if self.padded or self.shifts is not None:
+            positions = self.mask.sum(1, keepdim=True) - 1
+        if positions is not None and self.shifts is not None:
+            positions = positions + self.shifts
         out = model(
             input_ids=tokens[:, None],
             attention_mask=self.mask if self.padded else None,
@@ -138,17 +146,22 @@ def _prefill(
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     offsets = [width - len(prompts[first]) for first in firsts]
     images = together([model_inputs[first] for first in firsts], width=width, offsets=offsets)
+    keeps_shifts = hasattr(model.base_model, "rope_deltas")  # transformers' name, in Qwen-VL, GLM-V and their kin
+    finds_positions = keeps_shifts and bool(images)  # by itself; without images it would take those of its last batch
     out = model(
         input_ids=ids,
         attention_mask=mask if padded else None,
-        position_ids=positions if padded else None,
+        position_ids=positions if (padded or keeps_shifts) and not finds_positions else None,
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
         **{name: torch.from_numpy(array).to(model.device) for name, array in images.items()},
     )
     each = torch.repeat_interleave(torch.arange(len(firsts), device=model.device), repeats)
-    state = _State(cache, mask, padded).of(each)
+    shifts = None
+    if keeps_shifts:
+        shifts = model.base_model.rope_deltas.view(-1, 1) if finds_positions else torch.zeros_like(ids[:, :1])
+    state = _State(cache, mask, padded, shifts).of(each)
     return state, out.logits[:, -1].float()[each]
 
 

@@ -40,8 +40,6 @@ class HfEngine:
         )
         self._model = loaded.to(device).eval()
         use_decoding_attention(self._model)
-        if hasattr(loaded.base_model, "rope_deltas"):  # rotary positions that the model keeps by row of a batch
-            raise ValueError(f"{type(loaded).__name__}: engine.kind hf cannot sample from it; use engine.kind vllm")
         self._processing = load_processing(model, trust_remote_code=trust_remote_code)
         self._tokenizer: Any = tokenizer_of(self._processing)
         self._never_sampled = media_token_ids(config)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import (
     AutoConfig,
@@ -26,6 +27,12 @@ from rollouts.rows import DatasetError
 from rollouts.trajectory import ImagePiece, ModelInputs, PromptContent, PromptImages, images_of
 
 Processing = PreTrainedTokenizerBase | ProcessorMixin
+
+# A build of torchvision loads beside the build of torch that it was made for, and no other.
+_TORCHVISION = (
+    "install the one that was built for this torch, from where torch came: pip install torchvision"
+    + (" --index-url https://download.pytorch.org/whl/cpu" if torch.version.cuda is None else "")
+)
 
 _NO_FORWARD_ARGUMENTS = ("input_ids", "attention_mask")
 
@@ -60,7 +67,8 @@ def load_processing(path: str, *, trust_remote_code: bool = False) -> Processing
         processor: Any = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (ImportError, OSError, ValueError) as error:
         wanted = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        hint = "; install it with: pip install torchvision" if "torchvision" in str(error).lower() else ""
+        wanted = wanted.split(". Check out")[0]
+        hint = f"; {_TORCHVISION}" if "torchvision" in str(error).lower() else ""
         raise ProcessorUnusable(f"the processor of {path} cannot be loaded: {wanted}{hint}") from error
     if isinstance(processor, PreTrainedTokenizerBase):
         raise ProcessorUnusable(f"{path} takes images, but has no processor_config.json or preprocessor_config.json")

@@ -197,6 +197,7 @@ def engine_arguments(settings: VllmSettings) -> dict[str, Any]:
         # After temperature: the distribution that was really sampled from, which the trainer computes too.
         "logprobs_mode": "processed_logprobs",
         "tensor_parallel_size": settings.tensor_parallel,
+        "limit_mm_per_prompt": {"video": 0, "audio": 0},  # neither is ever sent: no memory is kept for them
         "enforce_eager": not settings.on_gpu,
         "load_format": "auto" if list(Path(settings.model).glob("*.safetensors")) else "dummy",
     }

@@ -29,6 +29,7 @@ def test_good_rows_have_no_problem():
     [
         ([5, 2, 1, 6], "inverted"),
         ([1, 6, 5, 2], "inverted"),
+        ([1, 2, 1, 6], "empty"),
         ([-1, 2, 5, 6], "outside the image of 10 x 10"),
         ([1, 2, 5, 11], "outside the image of 10 x 10"),
         ([1, 2, 5], r"is not \[x1, y1, x2, y2\]"),
@@ -45,7 +46,13 @@ def test_a_bad_box_is_told_with_its_row(box, message):
 def test_screenshots_without_a_coordinate_space_are_refused_and_an_unknown_one_too():
     without = {key: value for key, value in GOOD.items() if key != "coordinate_space"}
     (problem,) = told(without)
-    assert "needs coordinate_space" in problem and "grid1000" in problem
+    assert problem.startswith("rewards.0.args: 'screens.jsonl': row 2: gui_click on screenshots needs coordinate_space")
+    assert "grid1000" in problem
+    (problem,) = told({**without, "coordinate_space": None})
+    assert "row 2: gui_click on screenshots needs coordinate_space" in problem
+    reward = RewardSection(fn="gui_click", args={"coordinate_space": "inch"})
+    (problem,) = click_problems([without], reward, "rewards.0", "screens.jsonl")
+    assert problem.startswith("rewards.0.args: coordinate_space 'inch' is unknown")
     (problem,) = told({**GOOD, "coordinate_space": "inches"})
     assert "row 2: coordinate_space 'inches' is unknown" in problem
 

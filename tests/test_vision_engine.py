@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import picture_prompt, tiny_vision_model
+from tiny_qwen_vl import KINDS, tiny_qwen_vl
 
 from rl.batch import pad_tokens, take_rows, whole_minibatch
 from rl.cluster import RayRanks, ray_cluster, start_engines
@@ -29,9 +30,15 @@ pytestmark = pytest.mark.engine
 TEMPERATURE = 0.8
 
 
-def test_vllm_sees_the_images_of_the_trainer_also_after_new_weights(tmp_path):
-    path = tiny_vision_model(tmp_path / "model")
-    other = tiny_vision_model(tmp_path / "other", seed=7)
+@pytest.mark.parametrize("kind", ["idefics3", *KINDS])
+def test_vllm_sees_the_images_of_the_trainer_also_after_new_weights(tmp_path, kind):
+    if kind == "idefics3":
+        path, other = (tiny_vision_model(tmp_path / name, seed=seed) for name, seed in (("model", 0), ("other", 7)))
+    else:
+        pytest.importorskip("torchvision", reason="the processors of Qwen-VL need torchvision", exc_type=ImportError)
+        path, other = (
+            tiny_qwen_vl(tmp_path / name, kind, seed=seed, processor=True) for name, seed in (("model", 0), ("other", 7))
+        )
     processing = load_processing(path)
     prompts = [tokenized(processing, picture_prompt(*some)) for some in (("red",), ("red", "blue"), (), ("green",))]
     section = EngineSection(max_model_len=96, max_num_seqs=32, kv_cache_gb=0.05, max_restarts=0)

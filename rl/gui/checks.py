@@ -28,12 +28,13 @@ def click_problems(rows: Sequence[Row], reward: RewardSection, key: str, source:
         prompt = row.get("prompt")
         if space is None and isinstance(prompt, list) and images_of(prompt):
             yield (
-                f"{key}.args: {reward.fn} on screenshots needs coordinate_space, which says what the numbers of a "
-                f"click mean (or a column of that name): {allowed}"
+                f"{key}.args: {where}: {reward.fn} on screenshots needs coordinate_space, which says what the numbers "
+                f"of a click mean (or a column of that name): {allowed}"
             )
             return
         if space is not None and space not in get_args(Space):
-            yield f"{key}.args: {where}: coordinate_space {space!r} is unknown; allowed are {allowed}"
+            whose = f"{where}: " if "coordinate_space" in row else ""
+            yield f"{key}.args: {whose}coordinate_space {space!r} is unknown; allowed are {allowed}"
             return
         problem = box_problem(row.get("target_box"), row.get("image_size"))
         if problem is not None:
@@ -50,7 +51,9 @@ def box_problem(box: object, size: object) -> str | None:
         return f"image_size {size!r} is not [width, height] in pixels"
     x1, y1, x2, y2 = corners
     if x1 > x2 or y1 > y2:
-        return f"target_box {box!r} is inverted; [x1, y1, x2, y2] with x1 <= x2 and y1 <= y2 is expected"
+        return f"target_box {box!r} is inverted; [x1, y1, x2, y2] with x1 < x2 and y1 < y2 is expected"
+    if x1 == x2 or y1 == y2:
+        return f"target_box {box!r} is empty; [x1, y1, x2, y2] with x1 < x2 and y1 < y2 is expected"
     if min(x1, y1) < 0 or x2 > extent[0] or y2 > extent[1]:
         return f"target_box {box!r} is outside the image of {extent[0]:g} x {extent[1]:g} pixels"
     return None
