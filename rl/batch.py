@@ -82,6 +82,29 @@ class PPOBatch:
     model_inputs: RowInputs = NO_ROW_INPUTS
     """[B] of the images of each row"""
 
+    @staticmethod
+    def of(batch: TokenBatch, before: Evaluation, *, advantages: Tensor, returns: Tensor) -> PPOBatch:
+        """A batch, what the models said of it, and what was estimated from both."""
+        return PPOBatch(
+            token_ids=batch.token_ids,
+            attention_mask=batch.attention_mask,
+            action_mask=batch.action_mask,
+            rollout_logprobs=batch.rollout_logprobs,
+            old_logprobs=before.logprobs,
+            ref_logprobs=before.ref_logprobs,
+            old_values=before.values,
+            advantages=advantages,
+            returns=returns,
+            model_inputs=batch.model_inputs,
+        )
+
+    @staticmethod
+    def of_tokens(batch: TokenBatch) -> PPOBatch:
+        """For losses that read tokens and masks alone (maximum likelihood): zeros in place of all that is measured."""
+        zeros = torch.zeros_like(batch.rewards)
+        before = Evaluation(logprobs=zeros, ref_logprobs=zeros, values=zeros, last_values=zeros[:, 0])
+        return PPOBatch.of(batch, before, advantages=zeros, returns=zeros)
+
 
 @dataclass(frozen=True)
 class Minibatch:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rl.batch import Evaluation, Minibatch, PPOBatch, TokenBatch, deal_rows, take_rows
+from rl.batch import Evaluation, Minibatch, TokenBatch, deal_rows, take_rows
 from rl.recipe import AlgorithmSection, CriticSection, OptimizerSection
 from rl.trained_model import WHOLE_STEP, Sums, added
 
@@ -144,20 +144,3 @@ def _in_order(parts: Sequence[Evaluation], hands: Sequence[torch.Tensor], shape:
             else:
                 merged[field.name][rows] = value
     return Evaluation(**merged)
-
-
-def empty_ppo_fields(batch: TokenBatch) -> PPOBatch:
-    """A PPOBatch for losses that read tokens and masks alone (maximum likelihood)."""
-    zeros = torch.zeros_like(batch.rewards)
-    return PPOBatch(
-        token_ids=batch.token_ids,
-        attention_mask=batch.attention_mask,
-        action_mask=batch.action_mask,
-        rollout_logprobs=batch.rollout_logprobs,
-        old_logprobs=zeros,
-        ref_logprobs=zeros,
-        old_values=zeros,
-        advantages=zeros,
-        returns=zeros,
-        model_inputs=batch.model_inputs,
-    )

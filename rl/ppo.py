@@ -27,18 +27,7 @@ def to_ppo_batch(
     advantages, returns = _estimate(batch, before, settings)
     if settings.whiten_advantages:
         advantages = whiten(advantages, batch.action_mask)
-    return PPOBatch(
-        token_ids=batch.token_ids,
-        attention_mask=batch.attention_mask,
-        action_mask=batch.action_mask,
-        rollout_logprobs=batch.rollout_logprobs,
-        old_logprobs=before.logprobs,
-        ref_logprobs=before.ref_logprobs,
-        old_values=before.values,
-        advantages=advantages,
-        returns=returns,
-        model_inputs=batch.model_inputs,
-    )
+    return PPOBatch.of(batch, before, advantages=advantages, returns=returns)
 
 
 def _estimate(batch: TokenBatch, before: Evaluation, settings: AlgorithmSection) -> tuple[Tensor, Tensor]:

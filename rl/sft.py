@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from rl.batch import TokenBatch, pad_tokens, whole_minibatch
+from rl.batch import PPOBatch, TokenBatch, pad_tokens, whole_minibatch
 from rl.checkpoint import StageState
 from rl.errors import RunFailed, UserError
-from rl.group import LearnerGroup, empty_ppo_fields
+from rl.group import LearnerGroup
 from rl.metrics import PhaseClock
 from rl.non_finite import Watch, watch_nothing
 from rl.recipe import SftStage
@@ -50,7 +50,7 @@ class SftLoop:
             clock, unreadable_before = PhaseClock(), len(self.unreadable)
             with clock.phase("learning"):
                 batch = self._batch(self.streams[self._phase(step)])
-                piece = whole_minibatch(empty_ppo_fields(batch))
+                piece = whole_minibatch(PPOBatch.of_tokens(batch))
                 sums = self.learner.update_sft(piece, step=step, total=self.stage.num_steps)
                 self.watch("policy", step, [piece], [sums])
             metrics = {

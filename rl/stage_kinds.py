@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rl.checkpoint import StageState
 from rl.durable import folder_written_aside
 from rl.errors import RunFailed
-from rl.held_out_scores import measured_during
+from rl.iteration_log import IterationLog, back_to_best
 from rl.non_finite import RollBack
-from rl.over_optimisation import first_finding, over_optimised, watch_points
 from rl.progress import StageProgress
 from rl.recipe import MessageCacheStage, PreferenceModelStage, RlStage, SftStage
 from rl.recipe.sources import MessageCacheSource
@@ -23,7 +21,8 @@ from rl.run_parts import RunParts
 from rl.scoring import Scorer
 from rl.trace import StageTrace
 
-if TYPE_CHECKING:  # rl.online_messages imports transformers, which takes seconds
+if TYPE_CHECKING:  # they import transformers, which takes seconds
+    from rl.loop import RlLoop
     from rl.online_messages import OnlineMessages
 
 
@@ -82,38 +81,37 @@ def _until_done(
 
 def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
     """PPO; see rl/loop.py."""
-    from rl.loop import Iteration, RlLoop
     from rl.started_prompts import unpacked
 
     parts.learner.begin_rl(stage.policy, stage.critic, stage.algorithm, stage.sampling.temperature)
     progress = parts.progress(name)
     state = progress.resume()
-    seed = parts.seed(name)
-    stream = parts.opener.stream(stage.prompts, "problem", seed=seed, held_out=parts.held_out_ids)
-    if state.stream:
-        stream.load_state(state.stream)
     parts.display.stage_started(name, stage.kind, stage.iterations, state.iteration)
-    engine = parts.started_pool()
     trace = StageTrace(state.iteration, parts.recipe.saving.trace_iterations)
+    log = IterationLog(parts, name, stage, progress, trace)
+    loop = _rl_loop(parts, name, stage, progress, trace)
+    if state.stream:
+        loop.stream.load_state(state.stream)
+
+    def train(start: StageState) -> None:
+        parts.publish(version=start.iteration)
+        loop.scorer.load_state(start.scales)
+        log.history[:] = parts.run.metrics(name)
+        own_seed = parts.seed(f"{name}, return {start.rollbacks}") if start.rollbacks else loop.seed
+        carried = unpacked(start.carried, parts.tokenizer)
+        dataclasses.replace(loop, seed=own_seed).run(start.iteration, log.after, carried)
+
+    _until_done(parts, progress, state, train)
+    return StageOutcome(stage.iterations, back_to_best(parts, name))
+
+
+def _rl_loop(parts: RunParts, name: str, stage: RlStage, progress: StageProgress, trace: StageTrace) -> RlLoop:
+    """The loop with the engines, once they are ready, and whatever else the recipe asks for."""
+    from rl.loop import RlLoop
+
+    seed = parts.seed(name)
+    engine = parts.started_pool()
     engine.on_span = trace.engine_span
-
-    history: list[Mapping[str, Any]] = []  # the stage's lines of metrics
-
-    def after_iteration(iteration: Iteration) -> None:
-        wanted = parts.recipe.saving.rollouts_per_iteration
-        spread = max(len(iteration.scored) // max(wanted, 1), 1)  # over prompts and sources
-        logged = iteration.scored[::spread][:wanted]
-        parts.run.append_rollouts(name, iteration.index, logged)
-        metrics = {**iteration.metrics, **engine.fault_metrics()}
-        last = iteration.state.iteration == stage.iterations
-        metrics |= measured_during(parts, name, iteration.state.iteration)
-        history.append({**metrics, "iteration": iteration.index})
-        _watch(parts, name, stage, history)
-        _keep_if_best(parts, name, stage, iteration.state.iteration, metrics)
-        if trace.is_over(iteration.index):
-            parts.run.write_json(parts.run.trace(name), trace.content())
-        progress.after(iteration.index, metrics, iteration.state, last=last)
-
     scorer = Scorer(
         stage.rewards,
         parts.pools,
@@ -125,7 +123,7 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
         engine=engine,
         learner=parts.learner,
         scorer=scorer,
-        stream=stream,
+        stream=parts.opener.stream(stage.prompts, "problem", seed=seed, held_out=parts.held_out_ids),
         tokenizer=parts.tokenizer,
         seed=seed,
         max_model_len=parts.recipe.engine.max_model_len,
@@ -135,7 +133,6 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
         engine_sleeps=parts.recipe.engine.colocate,
         async_level=parts.recipe.learner.async_level,
     )
-
     if stage.episodes is not None:
         from rl.gui.episodes import EpisodeCollector
 
@@ -143,17 +140,7 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
         loop = dataclasses.replace(loop, collect=EpisodeCollector(stage.episodes, parts.tokenizer, limit))
     if stage.online_messages is not None:
         loop = dataclasses.replace(loop, rewrite=_online_messages(parts, stage, scorer))
-
-    def train(start: StageState) -> None:
-        parts.publish(version=start.iteration)
-        scorer.load_state(start.scales)
-        history[:] = parts.run.metrics(name)
-        own_seed = parts.seed(f"{name}, return {start.rollbacks}") if start.rollbacks else seed
-        carried = unpacked(start.carried, parts.tokenizer)
-        dataclasses.replace(loop, seed=own_seed).run(start.iteration, after_iteration, carried)
-
-    _until_done(parts, progress, state, train)
-    return StageOutcome(stage.iterations, _back_to_best(parts, name))
+    return loop
 
 
 def _online_messages(parts: RunParts, stage: RlStage, scorer: Scorer) -> OnlineMessages:
@@ -162,42 +149,6 @@ def _online_messages(parts: RunParts, stage: RlStage, scorer: Scorer) -> OnlineM
     assert stage.online_messages is not None
     room = parts.recipe.engine.max_model_len - stage.sampling.max_tokens
     return OnlineMessages(stage.online_messages, parts.started_engine(), scorer, parts.tokenizer, stage.success, room)
-
-
-def _keep_if_best(parts: RunParts, name: str, stage: RlStage, done: int, metrics: Mapping[str, float]) -> None:
-    """Saves the policy where it scored higher than any before on the held-out set that the stage names."""
-    score = metrics.get(f"held_out/{stage.keep_best}")
-    if score is None:
-        return
-    best = parts.run.best_model(name)
-    note = best / "best.json"
-    if note.exists() and json.loads(note.read_text())["score"] >= score:
-        return
-    with folder_written_aside(best) as aside:
-        parts.learner.save_model(aside)
-        parts.run.write_json(aside / note.name, {"score": score, "iteration": done})
-
-
-def _back_to_best(parts: RunParts, name: str) -> dict[str, float]:
-    """Takes the best policy of a stage back, where one was kept."""
-    best = parts.run.best_model(name)
-    if not best.exists():
-        return {}
-    kept = json.loads((best / "best.json").read_text())
-    parts.learner.load_model(best)
-    parts.display.message(f"[{name}] hands on the policy after iteration {kept['iteration']}, which scored best")
-    return {"best_iteration": float(kept["iteration"]), "best_score": float(kept["score"])}
-
-
-def _watch(parts: RunParts, name: str, stage: RlStage, history: Sequence[Mapping[str, Any]]) -> None:
-    """Warns the first time that a learned reward rises while what it stands for falls."""
-    for reward in stage.rewards:
-        if reward.gold is None or f"held_out/{reward.gold}" not in history[-1]:
-            continue
-        points = watch_points(history, reward.label, reward.gold)
-        finding = over_optimised(points, reward.label, reward.gold)
-        if finding is not None and first_finding(points[:-1], reward.label, reward.gold) is None:
-            parts.display.message(f"[{name}] warning: {finding}")
 
 
 def run_preference_model(parts: RunParts, name: str, stage: PreferenceModelStage) -> StageOutcome:

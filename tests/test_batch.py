@@ -7,8 +7,7 @@ from fakes import random_batch, scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl.batch import collate, deal_rows, micro_batches, minibatches, take_rows
-from rl.group import empty_ppo_fields
+from rl.batch import PPOBatch, collate, deal_rows, micro_batches, minibatches, take_rows
 from rollouts.trajectory import FinishReason
 
 
@@ -74,7 +73,7 @@ def test_deal_rows_gives_every_row_to_one_rank_and_balances_tokens(lengths, rank
 
 
 def test_minibatches_are_disjoint_cover_each_epoch_and_follow_the_seed():
-    ppo = empty_ppo_fields(random_batch(10, 8, 20))
+    ppo = PPOBatch.of_tokens(random_batch(10, 8, 20))
     pieces = minibatches(ppo, count=3, epochs=2, seed=5)
     assert [len(piece.batch.token_ids) for piece in pieces] == [4, 3, 3, 4, 3, 3]
     for epoch in (pieces[:3], pieces[3:]):

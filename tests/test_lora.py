@@ -7,8 +7,7 @@ import torch
 from fakes import random_batch, tiny_model
 from transformers import AutoModelForCausalLM
 
-from rl.batch import minibatches, whole_minibatch
-from rl.group import empty_ppo_fields
+from rl.batch import PPOBatch, minibatches, whole_minibatch
 from rl.learner import Learner
 from rl.ppo import to_ppo_batch
 from rl.recipe import AlgorithmSection, CriticSection, LearnerSection, OptimizerSection
@@ -74,7 +73,7 @@ def test_state_is_restored_to_the_bit_and_a_stage_begins_alike_after_a_restart(m
     again.load_model(tmp_path / "model")
     for one in (learner, again):
         one.begin_sft(OPTIMIZER)
-        one.update_sft(whole_minibatch(empty_ppo_fields(batch)), step=0, total=2)
+        one.update_sft(whole_minibatch(PPOBatch.of_tokens(batch)), step=0, total=2)
     for name, x in learner.weights().items():
         torch.testing.assert_close(torch.tensor(again.weights()[name]), torch.tensor(x), atol=1e-5, rtol=1e-4)
 
@@ -82,6 +81,6 @@ def test_state_is_restored_to_the_bit_and_a_stage_begins_alike_after_a_restart(m
 def test_supervised_learning_through_adapters_lowers_the_loss(model_path):
     learner = make(model_path, rank=8)
     learner.begin_sft(OPTIMIZER)
-    piece = whole_minibatch(empty_ppo_fields(random_batch(8, 12, 50)))
+    piece = whole_minibatch(PPOBatch.of_tokens(random_batch(8, 12, 50)))
     losses = [learner.update_sft(copy.copy(piece), step=step, total=60)["loss"] for step in range(60)]
     assert losses[-1] < losses[0] - 0.5

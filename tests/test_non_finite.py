@@ -8,9 +8,8 @@ import torch
 from fakes import random_batch
 from safetensors.torch import load_file
 
-from rl.batch import Minibatch
+from rl.batch import Minibatch, PPOBatch
 from rl.errors import RunFailed
-from rl.group import empty_ppo_fields
 from rl.non_finite import RollBack, StepWatch
 from rl.recipe import NonFiniteSection
 
@@ -27,7 +26,7 @@ def watch(tmp_path):
 
 
 def pieces(count, **changes):
-    batch = dataclasses.replace(empty_ppo_fields(random_batch(3, 5, 20)), **changes)
+    batch = dataclasses.replace(PPOBatch.of_tokens(random_batch(3, 5, 20)), **changes)
     return [Minibatch(batch, 7, 3)] * count
 
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 from fakes import picture_prompt, tiny_model, tiny_vision_model
 
-from rl.batch import pad_tokens, whole_minibatch
+from rl.batch import PPOBatch, pad_tokens, whole_minibatch
 from rl.errors import UserError
-from rl.group import empty_ppo_fields
 from rl.learner import Learner
 from rl.recipe import LearnerSection, OptimizerSection
 from rollouts.collect import tokenized
@@ -22,7 +21,7 @@ def model_path(tmp_path_factory):
 def piece(model_path):
     prompt = tokenized(load_processing(model_path), picture_prompt("red"))
     mask = torch.arange(len(prompt.token_ids)) > 9
-    return whole_minibatch(empty_ppo_fields(pad_tokens([prompt.token_ids], [mask.numpy()], [prompt.model_inputs])))
+    return whole_minibatch(PPOBatch.of_tokens(pad_tokens([prompt.token_ids], [mask.numpy()], [prompt.model_inputs])))
 
 
 def moved(learner, piece, **rates):

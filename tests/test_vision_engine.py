@@ -8,9 +8,9 @@ import torch
 from fakes import picture_prompt, tiny_vision_model
 from tiny_qwen_vl import KINDS, tiny_qwen_vl
 
-from rl.batch import pad_tokens, take_rows, whole_minibatch
+from rl.batch import PPOBatch, pad_tokens, take_rows, whole_minibatch
 from rl.cluster import RayRanks, ray_cluster, start_engines
-from rl.group import InProcessRank, LearnerGroup, empty_ppo_fields
+from rl.group import InProcessRank, LearnerGroup
 from rl.learner import Learner
 from rl.recipe import (
     AlgorithmSection,
@@ -66,7 +66,7 @@ def test_two_ranks_learn_what_one_learns_also_where_one_of_them_has_no_image(tmp
     prompts = [tokenized(processing, picture_prompt(*some)) for some in texts]
     ids = [np.concatenate([p.token_ids, [9, 8, 1]]) for p in prompts]
     masks = [np.arange(len(row)) >= len(row) - 3 for row in ids]
-    batch = empty_ppo_fields(pad_tokens(ids, masks, [p.model_inputs for p in prompts]))
+    batch = PPOBatch.of_tokens(pad_tokens(ids, masks, [p.model_inputs for p in prompts]))
     whole = dataclasses.replace(batch, advantages=batch.action_mask.float(), returns=batch.action_mask.float())
     # The last piece has one row with images and one without, and each goes to a rank of its own.
     pieces = [whole_minibatch(whole), whole_minibatch(take_rows(whole, torch.tensor([0, 1])))]

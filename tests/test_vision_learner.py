@@ -8,9 +8,9 @@ import torch
 from fakes import picture_prompt, tiny_vision_model
 from transformers import AutoModelForImageTextToText
 
-from rl.batch import minibatches, pad_tokens, take_rows, whole_minibatch
+from rl.batch import PPOBatch, minibatches, pad_tokens, take_rows, whole_minibatch
 from rl.errors import UserError
-from rl.group import InProcessRank, LearnerGroup, empty_ppo_fields
+from rl.group import InProcessRank, LearnerGroup
 from rl.learner import Learner
 from rl.ppo import to_ppo_batch
 from rl.recipe import AlgorithmSection, CriticSection, LearnerSection, OptimizerSection
@@ -92,7 +92,7 @@ def test_policy_and_critic_take_the_same_step_on_one_row_at_a_time(model_path, t
 
 
 def test_minibatches_carry_the_images_of_their_rows(trajectories):
-    batch = empty_ppo_fields(batch_of(trajectories))
+    batch = PPOBatch.of_tokens(batch_of(trajectories))
     for piece in minibatches(batch, count=3, epochs=1, seed=0):
         for ids, inputs in zip(piece.batch.token_ids, piece.batch.model_inputs.rows):
             images = int((ids == 3).sum()) // 4  # 32 / 8 / 2 = 2, so 4 tokens an image
@@ -104,7 +104,7 @@ def test_a_critic_with_eyes_learns_a_value_that_only_the_image_tells(model_path)
     prompts = [tokenized(processing, picture_prompt(colour)) for colour in ("red", "blue") * 4]
     ids = [np.concatenate([p.token_ids, [9, 1]]) for p in prompts]
     masks = [np.arange(len(row)) >= len(row) - 2 for row in ids]
-    batch = empty_ppo_fields(pad_tokens(ids, masks, [p.model_inputs for p in prompts]))
+    batch = PPOBatch.of_tokens(pad_tokens(ids, masks, [p.model_inputs for p in prompts]))
     returns = torch.tensor([1.0, -1.0] * 4)[:, None] * batch.action_mask
     learner = Learner(LearnerSection(), model_path, trust_remote_code=False, device="cpu")
     critic = CriticSection(optimizer=OptimizerSection(learning_rate=1e-2))
