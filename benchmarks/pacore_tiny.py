@@ -4,14 +4,16 @@
 
 Each seed is a run of recipes/pacore_tiny.yaml, whose policy `stepladder evaluate` then measures at the end of SFT and of
 the pacore stage, on the problems that the recipe keeps out of training by content: before and after at the headline's
-width, after at the others too. What is there is not done again. Exit code 1 where trained synthesis does not beat one
-chain and the vote at equal width in every seed.
+width, after also at the others, and with every message replaced by 000, which tells what the problem alone is good for
+in the same prompt. What is there is not done again. Exit code 1 where trained synthesis does not beat one chain and the
+vote at equal width in every seed.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from rl.sources import SourceOpener, held_out_rows
 RECIPE = Path(__file__).parent.parent / "recipes" / "pacore_tiny.yaml"
 MODELS = {"before": "checkpoints/sft/final", "after": "final"}
 CHAINS = 16
+BLIND = "{% for message in messages %}Ref: \\boxed{000}\n{% endfor %}{{ problem }}"
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Asked:
 
     problems: Path
     template: Path
+    blind: Path
+    """the same prompt with messages that say nothing"""
     conclusion: str
     max_tokens: int
 
@@ -54,10 +59,12 @@ def main() -> int:
         if not (run / "final").exists():
             stepladder("run", str(RECIPE), "--run-dir", str(run), f"seed={seed}", *parsed.set)
         for moment, model in MODELS.items():
-            evaluate(run, moment, model, asked, "--mode", "sere", "--samples", str(CHAINS))
+            evaluate(result_file(run, moment, "sere"), run / model, asked, "--mode", "sere", "--samples", str(CHAINS))
             for width in widths if moment == "after" else widths[:1]:
-                evaluate(run, moment, model, asked, "--widths", width)
-        files = sorted((run / "evaluations").glob("*.jsonl"))
+                evaluate(result_file(run, moment, width), run / model, asked, "--widths", width)
+        blind = ("--widths", parsed.headline, "--template", str(asked.blind))
+        evaluate(result_file(run, "blind", parsed.headline), run / MODELS["after"], asked, *blind)
+        files = sorted(file for file in (run / "evaluations").glob("*.jsonl") if not file.name.startswith("blind"))
         plot([summarize(read_results(file)) for file in files], run / "accuracy_by_tokens.png")
         stepladder("report", str(run))
     return print_tables(parsed.folder, parsed.seeds, parsed.headline, parsed.widths)
@@ -68,21 +75,21 @@ def written(folder: Path) -> Asked:
     section = read_recipe(RECIPE).evaluations["synthesis"]
     assert section.synthesis is not None and section.synthesis.conclusion is not None
     rows = held_out_rows(SourceOpener(Path).rows(section.prompts, "problem", seed=0), section.num_prompts, "synthesis")
-    problems, template = folder / "held_out.jsonl", folder / "references.jinja"
+    problems, template, blind = (folder / name for name in ("held_out.jsonl", "references.jinja", "blind.jinja"))
     problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
     template.write_text(section.synthesis.template)
-    return Asked(problems, template, section.synthesis.conclusion, section.sampling.max_tokens)
+    blind.write_text(BLIND)
+    return Asked(problems, template, blind, section.synthesis.conclusion, section.sampling.max_tokens)
 
 
-def evaluate(run: Path, moment: str, model: str, asked: Asked, *mode: str) -> None:
-    """One result file; nothing where it is whole."""
-    out = result_file(run, moment, mode[1])
+def evaluate(out: Path, model: Path, asked: Asked, *mode: str) -> None:
+    """One result file; nothing where it is whole. What `mode` says of the template comes last and counts."""
     if out.exists():
         return
-    partial = run / f"{out.name}.partial"  # an evaluation that was interrupted goes on from there
+    partial = out.parent.parent / f"{out.name}.partial"  # an evaluation that was interrupted goes on from there
     stepladder(
-        "evaluate", str(asked.problems), "--model", str(run / model), "--out", str(partial), *mode,
-        "--template", str(asked.template), "--conclusion", asked.conclusion, "--max-tokens", str(asked.max_tokens),
+        "evaluate", str(asked.problems), "--model", str(model), "--out", str(partial), "--conclusion", asked.conclusion,
+        "--max-tokens", str(asked.max_tokens), "--template", str(asked.template), *mode,
     )  # fmt: skip
     partial.rename(out)
 
@@ -122,6 +129,7 @@ def print_tables(folder: Path, seeds: list[int], headline: str, widths: list[str
         line(f"majority of {votes}", folder, seeds, "sere", lambda found: vote(found, votes))  # noqa: B023
     for width in widths:
         line(f"PaCoRe [{width.replace(',', ', ')}]", folder, seeds, width, pacore)
+    line(f"PaCoRe [{headline}], every message 000", folder, seeds, headline, pacore, moment="blind")
     print(f"\nsynthesis above one chain and above the vote at equal width, intervals apart: "
           f"{'in every seed' if not missed else f'not in seeds {missed}'}")  # fmt: skip
     return min(len(missed), 1)
@@ -130,9 +138,16 @@ def print_tables(folder: Path, seeds: list[int], headline: str, widths: list[str
 SYNTHESIS = ("messages read, majority", "gain over their majority", "right where no message is", "no message right")
 
 
-def line(name: str, folder: Path, seeds: list[int], way: str, chosen) -> None:  # type: ignore[no-untyped-def]
+def line(
+    name: str,
+    folder: Path,
+    seeds: list[int],
+    way: str,
+    chosen: Callable[[dict[str, Measure]], Measure],
+    moment: str = "after",
+) -> None:
     """A row of the second table."""
-    found = [chosen(measures(folder / f"seed{seed}", "after", way)) for seed in seeds]
+    found = [chosen(measures(folder / f"seed{seed}", moment, way)) for seed in seeds]
     tokens = found[-1].tokens_per_answer or 0.0
     print(f"| {name} | {tokens:.0f} | {' | '.join(str(measure.estimate) for measure in found)} |")
 
