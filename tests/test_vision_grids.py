@@ -13,8 +13,7 @@ from fakes import png
 from tiny_qwen_vl import KINDS, seen, tiny_qwen_vl
 from transformers import AutoModelForImageTextToText
 
-from rl.batch import minibatches, pad_tokens, whole_minibatch
-from rl.group import empty_ppo_fields
+from rl.batch import PPOBatch, minibatches, pad_tokens, whole_minibatch
 from rl.learner import Learner
 from rl.parts import PARTS, parts_of
 from rl.recipe import AlgorithmSection, CriticSection, LearnerSection, OptimizerSection
@@ -94,7 +93,7 @@ def test_a_picture_of_another_shape_is_noticed(model_path, rows):
 
 def test_policy_and_critic_step_alike_however_the_batch_is_cut(model_path, rows):
     batch = answered(rows)
-    ppo = empty_ppo_fields(batch)
+    ppo = PPOBatch.of_tokens(batch)
     ppo = dataclasses.replace(ppo, advantages=ppo.action_mask.float(), returns=ppo.action_mask.float())
     steps = []
     for tokens in (1, 16384):
@@ -107,7 +106,7 @@ def test_policy_and_critic_step_alike_however_the_batch_is_cut(model_path, rows)
 
 
 def test_minibatches_carry_the_grids_of_their_rows(rows):
-    for piece in minibatches(empty_ppo_fields(answered(rows)), count=2, epochs=1, seed=0):
+    for piece in minibatches(PPOBatch.of_tokens(answered(rows)), count=2, epochs=1, seed=0):
         arguments = piece.batch.model_inputs.arguments(piece.batch.token_ids)
         patches = arguments["image_grid_thw"].prod(1).sum() if arguments else 0
         assert patches == (len(arguments["pixel_values"]) if arguments else 0)
