@@ -69,14 +69,12 @@ def main() -> None:
         first, second = recipes(args, folder)
         run(first, folder / "first")
         logged = run(second, folder / "second")
-    print(json.dumps(logged[0])[:600], file=sys.stderr)
+        state = json.loads((folder / "second" / "state.json").read_text())["stages"]["rl"]
     for row in logged:
-        held_out = {key: value for key, value in row.items() if key.startswith("eval") and isinstance(value, float)}
-        told = "".join(f"  {key} {value:.3f}" for key, value in held_out.items() if "avg" in key or "reward" in key)
-        if "reward_mean" in row:
-            print(f"iteration {row['iteration']:>3}: right {row['reward_mean']:.3f}{told}")
-        elif told:
-            print(f"held out:{told}")
+        if "accuracy" in row:
+            print(f"iteration {row['iteration']:>3}: right {row['accuracy']:.3f}")
+    before, after = (state[when]["addition"] for when in ("before", "after"))
+    print(f"held out: {before:.3f} before, {after:.3f} after")
 
 
 if __name__ == "__main__":
