@@ -67,6 +67,9 @@ _TEXT = re.compile(
 _THOUSANDS_TEX = re.compile(r"(?<=\d)\s*(?:,\s*\\!|\\!\s*,(?:\s*\\!)?|\{\s*,\s*\}|\\,|\\ )\s*(?=\d{3}(?!\d))")
 _THOUSANDS_SPACE = re.compile(r"(?<![\d.])(\d{1,3})((?: \d{3})+)(?![\d])")
 _THOUSANDS_COMMA = re.compile(r"(?<![\d.,])(\d{1,3})((?:,\d{3})+)(?![\d,])")
+_IMPLIED = re.compile(  # 2x = 6 => x = 3
+    r"^.*[=<>].*(?:\\(?:implies|Rightarrow|Longrightarrow)(?![a-zA-Z])|=>|[⇒⟹])\s*(?=[a-zA-Z]\s*(?:=|<|>|\\[lgn]eq?(?![a-z])))"
+)
 _WHOLE_HOUR = re.compile(r"^(\s*\d{1,2})((?:\s|\\text\s*\{)*[aApP][mM]\b\s*\}?\s*)$")  # 3 PM is 3:00 PM
 _LOG_BASE = re.compile(r"\\log\s*_\s*(\d)(\d+)(?=\s*(?:$|[-+,=)}]))")  # as TeX prints it, where no argument follows
 _DEGREE_LETTER = re.compile(
@@ -107,6 +110,7 @@ def clean(answer: str) -> str:
     text = _positive_reals(_NESTED_POWER.sub(_flat_power, text))
     text = re.sub(r"\bm\s*(?=\\angle)|(?<=[\])])\^\s*\{?\s*(?:T|\\top)\s*\}?$", "", text)  # [1, 2]^T
     text = re.sub(r"\b([aApP])\.\s?([mM])\b\.?", r"\1\2", text)
+    text = _IMPLIED.sub("", text)
     text = _WHOLE_HOUR.sub(r"\1:00\2", text)
     text = _LOG_BASE.sub(r"\\log_{\1} \2", text)
     text = re.sub(r"(?<=\d)or(?=[A-Z(\d-])", " or ", text)

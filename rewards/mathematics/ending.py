@@ -287,6 +287,7 @@ def _word(sentence: str) -> Found | None:
     match = _NO_SOLUTION.search(sentence)
     if match is None and _CONCLUSION.match(sentence):
         match = re.search(r"\b(?:is|was|be)\s+([A-Za-z]{2,})\.$", sentence)
+    match = match or re.search(r"\b(?:is|was)\s+([A-Z][a-z]+)\.$", sentence)  # the tallest is Bob
     return (match.group(1), "last_expression") if match else None
 
 

@@ -292,6 +292,8 @@ def _trees(gold: str, pred: str) -> tuple[tuple[str, Node | None], tuple[str, No
     if not pred_sure and gold_unit is None and not (_is_plain_number(gold) and _is_spaced(pred)):
         pred_core, pred_unit = pred, None
     factor = conversion(gold_unit, pred_unit)
+    if pred_unit and pred_unit.dimensions in _TIMES_OF_DAY and (":" in gold_core) != (":" in pred_core):
+        factor = None
     gold_tree, pred_tree = _parse(gold_core), _parse(pred_core)
     if factor is None:
         return (gold, gold_tree), (pred, _NEVER)
@@ -304,6 +306,7 @@ _SHARED_UNIT = re.compile(  # 6 cm, 8 cm is 6, 8 cm
     r"(?<=\d)\s*\\(?:text|mathrm)\s*\{\s*([a-zA-Z ]+?)\s*\}"
     r"(?=\s*(?:,|and\b|or\b)[^a-zA-Z]*\d\s*\\(?:text|mathrm)\s*\{\s*\1\s*\}\s*$)"
 )
+_TIMES_OF_DAY = ((("morning", 1),), (("afternoon", 1),))
 _NEVER = Node("text", (), "a unit that contradicts the reference")
 
 

@@ -357,9 +357,12 @@ _DENIED_AFTER = re.compile(r"\d.*\b(?:fails?|does(?:n't| not)|is(?:n't| not)|wro
 _NUMBER_GLOSSED = re.compile(r"^(\$?-?\d[\d.,/]*(?: [a-z]+)?) \([^()]*[a-z]{3,}[^()]*\)\.?$")  # 104 (8 rows of 13)
 _REPLY = re.compile(r"^(?:A(?:ns)?\.?|[A-Z]{2,5}):\s+(?=[-$]?\d[^:]*$)")  # the A of question and answer, GCD: 11
 
-_WINNER = re.compile(r"(?:(?:So|Thus|Hence|Therefore),?\s)?([A-Z][a-z]+)\s(?:wins|won)\.")
+_WINNER = re.compile(  # Alice won; Bob is the tallest
+    r"(?:(?:So|Thus|Hence|Therefore),?\s)?(?!(?:The|This|That|It|He|She|There|Here|What|Which)\b)([A-Z][a-z]+)\s"
+    r"(?:wins|won|is\sthe\s(?:(?:most|least)\s[a-z]+|[a-z]+est|winner|first|last)(?:\s[a-z]+)?)\."
+)
 _SAYS_WORD = re.compile(
-    r"(?:(?:So|Thus|Hence|Therefore),?\s)?(?:[Tt]he|[Tt]his|[Tt]hat|[Ii]t|[Hh]e|[Ss]he)\s(?:[a-z]+\s)?(?:(?:is|is\s(?:facing|heading|going)|will\sbe|(?:falls|lands)\son)\s(?:an?\s)?(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
+    r"(?:(?:So|Thus|Hence|Therefore),?\s)?(?:[Tt]he|[Tt]his|[Tt]hat|[Ii]t|[Hh]e|[Ss]he)(?:\s(?:[a-z]+\s){0,3}|(?='s))(?:(?:'s|is|is\s(?:facing|heading|going)|will\sbe|(?:falls|lands)\son)\s(?:an?\s)?(?=\w+\.|(?:not|neither)\s)|(?=(?:con|di)verges))"
     r"((?:not\s|neither\s)?[A-Za-z]+)\."
 )  # The function is even.
 _SENTENCE_WORDS = re.compile(
