@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rewards.mathematics.extract import boxes
+from rewards.mathematics.boxes import boxes
 
 Grader = Callable[[str, str], bool]  # (reference, response)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rewards.math_answer import judge_answer, math_reward, unverifiable
-from rewards.mathematics.extract import after_thinking, boxes, extract_answer, extract_gold
+from rewards.mathematics.boxes import boxes
+from rewards.mathematics.extract import after_thinking, extract_answer, extract_gold
 from rewards.mathematics.node import Node, TooLarge, Unparsable
 from rewards.mathematics.slow import close_helper
 from rewards.mathematics.tree import parse

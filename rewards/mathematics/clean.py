@@ -68,7 +68,8 @@ _THOUSANDS_TEX = re.compile(r"(?<=\d)\s*(?:,\s*\\!|\\!\s*,(?:\s*\\!)?|\{\s*,\s*\
 _THOUSANDS_SPACE = re.compile(r"(?<![\d.])(\d{1,3})((?: \d{3})+)(?![\d])")
 _THOUSANDS_COMMA = re.compile(r"(?<![\d.,])(\d{1,3})((?:,\d{3})+)(?![\d,])")
 _IMPLIED = re.compile(  # 2x = 6 => x = 3
-    r"^.*[=<>].*(?:\\(?:implies|Rightarrow|Longrightarrow)(?![a-zA-Z])|=>|[⇒⟹])\s*(?=[a-zA-Z]\s*(?:=|<|>|\\[lgn]eq?(?![a-z])))"
+    r"^.*[=<>].*(?:\\(?:implies|Rightarrow|Longrightarrow)(?![a-zA-Z])|=>|[⇒⟹])\s*(?=[a-zA-Z]\s*(?:=|<|>|"
+    r"\\[lgn]eq?(?![a-z])))"
 )
 _WHOLE_HOUR = re.compile(r"^(\s*\d{1,2})((?:\s|\\text\s*\{)*[aApP][mM]\b\s*\}?\s*)$")  # 3 PM is 3:00 PM
 _LOG_BASE = re.compile(r"\\log\s*_\s*(\d)(\d+)(?=\s*(?:$|[-+,=)}]))")  # as TeX prints it, where no argument follows

@@ -22,15 +22,22 @@ _SENTENCES = re.compile(r"(?<=[^\d\s][.!?])(?<!i\.e\.)(?<!e\.g\.)\s+|(?<=\d[.!?]
 _HEDGE = re.compile(
     r"\b(?:either(?!\s+[a-z]\s*=)|though|although|maybe|perhaps|possibly|might|could be|not sure|guess|"
     r"(?:need|have|want|remains|asked) to (?:find|compute|determine|calculate|show)|"
-    r"(?:problem|question|prompt|example) (?:says|states|gives|tells|mentions|has)(?!.*\b(?:so|thus|hence|therefore)\b)|continue with)\b|\?|"
+    r"(?:problem|question|prompt|example) (?:says|states|gives|tells|mentions|has)(?!.*\b(?:so|thus|hence|"
+    r"therefore)\b)|continue with)\b|\?|"
     r"\bis an? (?:upper|lower) bound\b|\bno\s+(?:[a-z]+\s+)?solutions?\s+(?:for|when|if|at|where|with)\b|"
     r"\bbetween\s+\$?[\d.,]+\$?\s+and\b|"
-    r"^\W*we (?:start|begin) with\b|\bsteps? \d|^\W*\d[\d.,]*\W*\sis\s(?:an?|the\s(?:upper|lower))\b|\bmore steps?\b|\bwe (?:still )?need\b.*\bmore\b.*\bto\b|\b(?:to (?:begin|start) with|at first|initially|originally)\b|"
-    r"^\W*(?:if|unless|let|suppose|assume|given)\b(?!.*,\s*(?:we\s+(?:get|obtain)|then the (?:total|sum|answer|value|result|number))\b)|"
-    r"\b(?:fails|does(?:n't| not) (?:work|fit|satisfy)|(?:is|was|be|seems) (?:wrong|incorrect))\b|\((?:wrong|incorrect)\)|\((?:no|fails)\)(?!.*\((?:yes|works)\))|\bwe know\b",
+    r"^\W*we (?:start|begin) with\b|\bsteps? \d|^\W*\d[\d.,]*\W*\sis\s(?:an?|the\s(?:upper|lower))\b|"
+    r"\bmore steps?\b|\bwe (?:still )?need\b.*\bmore\b.*\bto\b|\b(?:to (?:begin|start) with|at first|initially|"
+    r"originally)\b|"
+    r"^\W*(?:if|unless|let|suppose|assume|given)\b(?!.*,\s*(?:we\s+(?:get|obtain)|then the (?:total|sum|answer|"
+    r"value|result|number))\b)|"
+    r"\b(?:fails|does(?:n't| not) (?:work|fit|satisfy)|(?:is|was|be|seems) (?:wrong|incorrect))\b|\((?:wrong|"
+    r"incorrect)\)|\((?:no|fails)\)(?!.*\((?:yes|works)\))|\bwe know\b",
     re.I,
 )
-_CONCLUDED = re.compile(r"^.*\b(?:fails?|not|n't|wrong|no)\b.*,\s*(?:so|thus|hence|therefore)\s+(?=\S)", re.I)  # x fails, so y
+_CONCLUDED = re.compile(
+    r"^.*\b(?:fails?|not|n't|wrong|no)\b.*,\s*(?:so|thus|hence|therefore)\s+(?=\S)", re.I
+)  # x fails, so y
 _NOT_IT = re.compile(r"\d\S*\s+(?:[a-z]+\s+)?(?:is|are|was|were)(?:\s+not|n't)\b", re.I)
 _GLOSSED = re.compile(  # the minimum is $3$ when $a=1$ and $b=2$
     r"^(.*\b(?:is|are|equals)\s+(?:\$[^$]+\$|\\\(.+?\\\)|[-−]?\d[\d,./]*(?<=\d)))\s*,?\s+"
@@ -51,7 +58,8 @@ _PLAIN = r"[-−+]?[$€£¥]?\d+(?:\.\d+)?(?:/\d+)?"
 _SEVERAL = re.compile(rf"\b(?:are|is)\s+({_PLAIN}(?:,\s*{_PLAIN})*,?\s*(?:and|or)\s+{_PLAIN}(?:\s?\\?%)?)\W*$")
 _NUMBER = (
     r"\d+(?:\s?:\s?\d+)+(?:\s*[AaPp]\.?[Mm]\b\.?)?|"
-    r"[-−+]?[$€£¥]?\\?[$]?(?:\d*√\(?\d+\)?|\d[\d,. ]*\d(?:\s?π)?|\d(?:\s?π)?|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
+    r"[-−+]?[$€£¥]?\\?[$]?(?:\d*√\(?\d+\)?|\d[\d,. ]*\d(?:\s?π)?|\d(?:\s?π)?|\.\d+|"
+    r"\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})(?:\s*/\s*\d+)?"
     r"(?:\s*(?:\\?%|°|(?!(?:of|on|for|from|to|at)\b)[a-zA-Z²³$€]+(?:\^?\d)?)){0,3}[万亿]?"
 )
 _TUPLE = r"[(\[{][^()\[\]{}$]{0,60}?\d[^()\[\]{}$]{0,60}[)\]}]"
@@ -80,9 +88,12 @@ _STEP = re.compile(  # next, divide by 45
 )
 _BOUND = re.compile(
     r"\b(?:be|is|are)\s+(?:at (?:most|least)|no (?:more|less|fewer) than)\s*$|"
-    r"\b(?:times|plus|divided by|multiplied by|(?:multiple|divisor|factor|square|root|half|third|quarter|percent) of|twice|"
-    r"double|includ(?:es?|ing)|question|problem|exercise|example|step|page|chapter|section|figure|equation|lemma|theorem)\s*$|"
-    r"\b(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than\s*$|\b(?:close to|instead of|rather than|compared (?:to|with)|unlike|out of|(?:among|of|from) (?:the|all|these|those)(?: [a-z]+)?)\s*$",
+    r"\b(?:times|plus|divided by|multiplied by|(?:multiple|divisor|factor|square|root|half|third|quarter|"
+    r"percent) of|twice|"
+    r"double|includ(?:es?|ing)|question|problem|exercise|example|step|page|chapter|section|figure|equation|"
+    r"lemma|theorem)\s*$|"
+    r"\b(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than\s*$|\b(?:close to|instead of|rather than|"
+    r"compared (?:to|with)|unlike|out of|(?:among|of|from) (?:the|all|these|those)(?: [a-z]+)?)\s*$",
     re.I,
 )
 _CONCLUSION = re.compile(
@@ -94,8 +105,10 @@ _ADJUNCT = re.compile(  # he is 45 miles from home after 4 hours
     r"^(.*\d.*?[a-z]),?\s+after\s+[a-z]+ing\b[^=]*$"
 )
 _RATE = re.compile(  # she bakes 18 cakes in 3 hours
-    r"^((?:.*[,;]\s*(?:so|thus|hence|therefore|which means)\b)?[^\d=<>+*/^\\:$]*[$€£¥]?\d[\d,]*(?:\.\d+)?(?:\s+[a-z]+){1,3}?)"
-    r"\s+(?:in|for|within|during|to\s+[a-z]+)\s+(?:the|these|those|all|every|each|a total of)?\s*\$?\d[\d,.]*\s+[a-z]+\W*$"
+    r"^((?:.*[,;]\s*(?:so|thus|hence|therefore|"
+    r"which means)\b)?[^\d=<>+*/^\\:$]*[$€£¥]?\d[\d,]*(?:\.\d+)?(?:\s+[a-z]+){1,3}?)"
+    r"\s+(?:in|for|within|during|to\s+[a-z]+)\s+(?:the|these|those|all|every|each|"
+    r"a total of)?\s*\$?\d[\d,.]*\s+[a-z]+\W*$"
 )
 _TOTAL = re.compile(  # pays a total of $64 for 16 glasses
     r"\btotals? (?:of|is|comes to|amounts to)\s+([$€£¥]?\d[\d,]*(?:\.\d+)?)(?=\s+(?:[a-z]+\s+)?(?:for|in|over|from)\s"
@@ -136,7 +149,24 @@ def ending(text: str) -> Found:
     without = _ROUGHLY.sub("", sentence)
     sentence = without if re.search(r"\d", without) else sentence
     sentence = _RATE.sub(r"\1", _ADJUNCT.sub(r"\1\2", sentence))
-    for rule in (_choice, _letters, _assignments, _total, _spans, _bold, _several, _day, _works, _expression, _number, _computed, _conclusion, _only_letter, _spelled, _word):
+    for rule in (
+        _choice,
+        _letters,
+        _assignments,
+        _total,
+        _spans,
+        _bold,
+        _several,
+        _day,
+        _works,
+        _expression,
+        _number,
+        _computed,
+        _conclusion,
+        _only_letter,
+        _spelled,
+        _word,
+    ):
         found = rule(sentence)
         if found is not None:
             return found
@@ -245,7 +275,11 @@ def _computed(sentence: str) -> Found | None:
 def _conclusion(sentence: str) -> Found | None:
     """The one number of a finished sentence that begins with "therefore" or counts something: "It had 366 pages." """
     match = _CONCLUSION.match(sentence)
-    if _NOT_IT.search(sentence) or not sentence.rstrip().endswith((".", "!", "。")) or (match is None and not _ONE_QUANTITY.fullmatch(sentence)):
+    if (
+        _NOT_IT.search(sentence)
+        or not sentence.rstrip().endswith((".", "!", "。"))
+        or (match is None and not _ONE_QUANTITY.fullmatch(sentence))
+    ):
         return None
     number = only_number(sentence[match.end() if match else 0 :])
     return (number, "conclusion") if re.search(r"\d", number) else None
@@ -254,7 +288,11 @@ def _conclusion(sentence: str) -> Found | None:
 def _only_letter(sentence: str) -> Found | None:
     """The one choice that a sentence names: "only (B) satisfies both conditions"."""
     letters = [match for match in _LETTER.finditer(sentence) if match]
-    if len(letters) != 1 or "only" not in sentence[: letters[0].start(2) if letters[0].group(2) else letters[0].start()].lower() or _CHOICE_DENIED.search(sentence):
+    if (
+        len(letters) != 1
+        or "only" not in sentence[: letters[0].start(2) if letters[0].group(2) else letters[0].start()].lower()
+        or _CHOICE_DENIED.search(sentence)
+    ):
         return None
     return letters[0].group(1) or letters[0].group(2), "choice"
 
@@ -295,8 +333,10 @@ _NO_SOLUTION = re.compile(
     r"\b(?:has|have|is|are)\s+((?:no|infinitely many)\s+(?:real\s+)?(?:solutions?|roots?)|undefined)\.?$", re.I
 )
 _DAY = re.compile(
-    r"\b(?:is|was|be|on)\s+(?:an?\s+)?((?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|January|February|March|April|May|June|"
+    r"\b(?:is|was|be|on)\s+(?:an?\s+)?((?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|January|February|March|April|"
+    r"May|June|"
     r"July|August|September|October|November|December)\.$|"
-    r"\b(?:is|was|facing|heading|going|pointing|pointed|due|the|to)\s+((?:(?:north|south)[- ]?)?(?:east|west)|north|south)\.$",
+    r"\b(?:is|was|facing|heading|going|pointing|pointed|due|the|to)\s+((?:(?:north|south)[- ]?)?(?:east|west)|"
+    r"north|south)\.$",
     re.I,
 )

@@ -142,7 +142,8 @@ _OPERATIONS = (
     (re.compile(r"(?<=\d)\s+x\s+(?=\d)"), r" \\times "),
 )
 _ABOUT = re.compile(  # 5/6 or about 0.833
-    r"(?<=[\d})])\s*[,(]?\s*(?:\\text\s*\{)?\s*(?:,|or|i\.e\.)?\s*\b(?:about|approximately|roughly)\s*\}?\s*[\d.,]+[^\d]*$"
+    r"(?<=[\d})])\s*[,(]?\s*(?:\\text\s*\{)?\s*(?:,|or|i\.e\.)?\s*\b(?:about|approximately|"
+    r"roughly)\s*\}?\s*[\d.,]+[^\d]*$"
 )
 _AND_A_HALF = re.compile(r"^(\d+) and (?:a|one)[ -]half\b")
 _RATIO_WORD = re.compile(r"^(\d+)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(\d+)$")
@@ -153,14 +154,16 @@ _MULTIPLIERS = {
 _MULTIPLIER = re.compile(r"^([-+]?[\d.,]*\d)\s*(?:\\text\s*\{\s*)?(" + "|".join(_MULTIPLIERS) + r")\b\s*\}?(.*)$", re.I)
 _INTEGER_QUALIFIER = re.compile(
     r"[\s,;(]*(?:\\text\s*\{\s*)?(?:where|for|with|for any|for all|for every)?\s*\}?\s*(?:integer\s*)?"
-    r"([a-z])\s*(?:\\in\s*\\mathbb\s*\{?\s*[ZN]\s*\}?(?:\s*[\^_]\s*\{?\s*[*+]\s*\}?)?|(?:\\text\s*\{)?\s*(?:is|are|an|any|\s)*"
+    r"([a-z])\s*(?:\\in\s*\\mathbb\s*\{?\s*[ZN]\s*\}?(?:\s*[\^_]\s*\{?\s*[*+]\s*\}?)?|(?:\\text\s*\{)?\s*(?:is|"
+    r"are|an|any|\s)*"
     r"\s*integers?\s*\}?)\s*\)?$"
 )
 
 
 _LETTERED = re.compile(r"\s*(?:\(|\\text|[A-J][.)]\s)")  # (B) 12, B. 12
 _NAMED = re.compile(  # probability = 3/7
-    r"^(?:\\text\s*\{[A-Za-z ]*[a-z]{3,}[A-Za-z ]*\s*:?\s*\}\s*[=:]\s*(?=\S))|^(?!\s*(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|max|min|arc[a-z]*)\b)[A-Za-z ]*[a-z]{3,}[A-Za-z ]*[=:]\s*(?=\S)"
+    r"^(?:\\text\s*\{[A-Za-z ]*[a-z]{3,}[A-Za-z ]*\s*:?\s*\}\s*[=:]\s*(?=\S))|^(?!\s*(?:sin|cos|tan|cot|sec|csc|"
+    r"log|ln|exp|sqrt|max|min|arc[a-z]*)\b)[A-Za-z ]*[a-z]{3,}[A-Za-z ]*[=:]\s*(?=\S)"
 )
 _EXCEPT = re.compile(
     r"^(?:\\text\s*\{\s*)?(?:all |any |every )?real(?: number)?s?\s*"
@@ -179,7 +182,9 @@ def _mathematics(text: str) -> str:
     text = _RATIO_WORD.sub(r"\1:\2", text)
     text = _MULTIPLIER.sub(lambda m: rf"{m[1].replace(',', '')} \cdot {_MULTIPLIERS[m[2].lower()]}{m[3]}", text)
     qualifier = _INTEGER_QUALIFIER.search(text)
-    if qualifier and qualifier.start() > 0 and not re.search(r"_\{?n", text):  # a general solution: the integer's name is free
+    if (
+        qualifier and qualifier.start() > 0 and not re.search(r"_\{?n", text)
+    ):  # a general solution: the integer's name is free
         name = qualifier[1]
         text = re.sub(rf"(?<![a-zA-Z\\]){name}(?![a-zA-Z])|(?<=\d){name}(?=\\)", r"\\kappa ", text[: qualifier.start()])
     elif qualifier and qualifier.start() > 0:

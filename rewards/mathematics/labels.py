@@ -84,8 +84,15 @@ def is_label(node: Node) -> bool:
     if node.kind in ("sym", "text"):
         return True
     if node.kind == "func":
-        is_angle = node.name in ("sin", "cos", "tan", "cot", "sec", "csc") and bool(symbols_of(node))  # sin 2x, cos(A + B)
-        return node.name.startswith("?") or (len(node.args) == 1 and is_label(node.args[0])) or node.name == "arg" or is_angle
+        is_angle = node.name in ("sin", "cos", "tan", "cot", "sec", "csc") and bool(
+            symbols_of(node)
+        )  # sin 2x, cos(A + B)
+        return (
+            node.name.startswith("?")
+            or (len(node.args) == 1 and is_label(node.args[0]))
+            or node.name == "arg"
+            or is_angle
+        )
     if node.kind in ("abs", "tuple", "ratio", "degree", "list", "matrix"):
         return all(is_label(arg) for arg in node.args)
     if node.kind == "div":
@@ -191,9 +198,7 @@ def with_free_names(gold: Node, pred: Node) -> Node:
         return pred
     (new,), (old,) = ours, theirs
     is_constant = new in _CONSTANTS and old in _CONSTANTS and _is_added(gold, new) and _is_added(pred, old)
-    is_integer = (
-        {new, old} <= _INTEGERS and _multiplies_pi(gold, new) and _multiplies_pi(pred, old)
-    )
+    is_integer = {new, old} <= _INTEGERS and _multiplies_pi(gold, new) and _multiplies_pi(pred, old)
     return rename(pred, old, new) if is_constant or is_integer else pred
 
 

@@ -39,7 +39,9 @@ _WORDS_AND_SPAN = re.compile(r"[A-Za-z][a-z -]{2,40},\s*(\$[^$]+\$|\\\(.+?\\\))"
 
 def stated_answer(rest: str) -> str:
     """The answer at the start of `rest`: adjoining math spans, or the words up to the end of the sentence."""
-    rest = rest.removeprefix("}").lstrip(" \t\n*_:：\"'\\" if rest.lstrip(" *_:：").startswith(('\\"', '"')) else " \t\n*_:：")
+    rest = rest.removeprefix("}").lstrip(
+        " \t\n*_:：\"'\\" if rest.lstrip(" *_:：").startswith(('\\"', '"')) else " \t\n*_:："
+    )
     rest = re.sub(r"^\\n(?=[-$\d\s])\s*", "", rest)  # a new line that was escaped
     if NOT_AN_ANSWER.match(rest):
         return ""
@@ -70,7 +72,9 @@ def leading_spans(rest: str) -> str:
             break
         position = joint.end()
     more = re.match(r"[ ]*[^\s.,;:!?。，；\n]", rest[position:])
-    if parts and re.match(r"\s*(?:of|times|plus|minus|divided by|multiplied by)\s+[$\\(]*\d", rest[position + len(tail) :]):
+    if parts and re.match(
+        r"\s*(?:of|times|plus|minus|divided by|multiplied by)\s+[$\\(]*\d", rest[position + len(tail) :]
+    ):
         return ""  # $14\%$ of 50
     if parts and re.match(r"\s*[A-Za-z]+,?\s+and\s+(?:\$|\\\()?\d", rest[position:]):
         return ""  # $15$ dollars and $20$ cents

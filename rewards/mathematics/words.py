@@ -87,7 +87,9 @@ def same_choice(gold: str, pred: str) -> bool | None:
             return gold_letter == pred_letter
         return gold_letter == pred_full[0] if pred_full else None
     if re.fullmatch(r"[A-J]{2,}", text_content(gold)) or re.fullmatch(r"[A-J]{2,}", text_content(pred)):
-        sides = [sorted(re.findall("[A-J]", side)) for side in map(text_content, (gold, pred)) if _LETTERS.fullmatch(side)]
+        sides = [
+            sorted(re.findall("[A-J]", side)) for side in map(text_content, (gold, pred)) if _LETTERS.fullmatch(side)
+        ]
         if len(sides) == 2 and sides[0] == sides[1]:
             return True  # A and C are AC
     if gold_full and pred_letter:
@@ -201,7 +203,9 @@ def _romans(text: str) -> list[str]:
 
 
 def _parts(text: str) -> list[str]:
-    return sorted(map(normal_words, re.split(r",\s*(?:and|or)\s+| and | or |[,;]\s*", text_content(text).strip(" .()"))))
+    return sorted(
+        map(normal_words, re.split(r",\s*(?:and|or)\s+| and | or |[,;]\s*", text_content(text).strip(" .()")))
+    )
 
 
 def _joints(text: str) -> set[str]:
@@ -226,7 +230,9 @@ def _same_boolean(gold: str, pred: str) -> bool | None:
     return said == {_BOOLEANS[gold]} and len(head) <= 8 and "not" not in head
 
 
-_SAYS_NO = re.compile(r"\W*no\b(?=\W*$|\s*[^\w\s]|\s+(?:because|since|as|it|they|this|that|he|she|the|we|there|i)\b)", re.I)
+_SAYS_NO = re.compile(
+    r"\W*no\b(?=\W*$|\s*[^\w\s]|\s+(?:because|since|as|it|they|this|that|he|she|the|we|there|i)\b)", re.I
+)
 
 
 def _is_single_letter_of_other_case(gold: str, pred: str) -> bool:
