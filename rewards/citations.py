@@ -18,7 +18,8 @@ _DOI = re.compile(r"\b10\.\d{4,9}/[^\s\"'<>\])},;]+", re.I)
 _ARXIV = re.compile(r"\barxiv\s*[:.]?\s*(?:org/(?:abs|pdf)/)?(\d{4}\.\d{4,5})", re.I)
 _LINK = re.compile(
     r"\b(?:https?://|www\.)[^\s\"'<>\])}]+"
-    r"|\b[a-z0-9][a-z0-9-]{0,60}(?:\.[a-z0-9-]{1,60}){0,4}\.(?:com|org|net|edu|gov|io|de|uk|info)\b(?:/[^\s\"'<>\])}]*)?",
+    r"|\b[a-z0-9][a-z0-9-]{0,60}(?:\.[a-z0-9-]{1,60}){0,4}\.(?:com|org|net|edu|gov|io|de|uk|info)\b"
+    r"(?:/[^\s\"'<>\])}]*)?",
     re.I,
 )
 _NAME = r"[A-Z][^\W\d_]+(?:-[A-Z][^\W\d_]+)?"

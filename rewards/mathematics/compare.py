@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from rewards.mathematics.arithmetic import Number, Undefined, as_real, divide
 from rewards.mathematics.labels import (
     expand_signs,
     simplify_relations,
@@ -15,7 +16,7 @@ from rewards.mathematics.labels import (
 )
 from rewards.mathematics.matrix import matrix_arithmetic
 from rewards.mathematics.node import Node, Unparsable
-from rewards.mathematics.number import Number, Undefined, as_real, divide, evaluate, symbols_of
+from rewards.mathematics.number import evaluate, symbols_of
 from rewards.mathematics.sets import as_real_set, same, same_set
 from rewards.mathematics.value import NUM_NEGATIVE, NUM_POSITIVE, points, same_value
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from rewards.mathematics.arithmetic import Undefined
 from rewards.mathematics.node import Node, Unparsable
-from rewards.mathematics.number import Undefined, evaluate, symbols_of
+from rewards.mathematics.number import evaluate, symbols_of
 from rewards.mathematics.value import close, same_value
 
 

@@ -1,4 +1,4 @@
-"""The answer that a sentence announces: "the answer is ...", "so 6 is the answer", "option B is correct"; also in Chinese."""
+"""The answer that a sentence announces: "the answer is ...", "so 6 is the answer", "B is correct"; also in Chinese."""
 
 from __future__ import annotations
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from rewards.mathematics.arithmetic import Number, Undefined, as_real, inexact, power
 from rewards.mathematics.node import Node, Unparsable
-from rewards.mathematics.number import Number, Undefined, as_real, evaluate, inexact, power, symbols_of
+from rewards.mathematics.number import evaluate, symbols_of
 
 Bound = Any  # Fraction, mpf, or a float infinity
 

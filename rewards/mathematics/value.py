@@ -2,9 +2,9 @@
 
 Numbers are equal when they are equal: exactly where rational, to forty digits where not. The one tolerance: a decimal
 of at least six significant digits, six of them after the point (three in a reference), equals a number that it is a
-correct rounding (or cutting-off) of, so 0.333333 is 1/3 and 0.333 is not; whole numbers are never rounded. Expressions with symbols are equal when they agree, to forty
-digits, at points drawn for the purpose, which is how identities are tested; the points are fixed, so that a verdict
-never changes between runs.
+correct rounding (or cutting-off) of, so 0.333333 is 1/3 and 0.333 is not; whole numbers are never rounded.
+Expressions with symbols are equal when they agree, to forty digits, at points drawn for the purpose, which is how
+identities are tested; the points are fixed, so that a verdict never changes between runs.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import itertools
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
+from rewards.mathematics.arithmetic import Number, Undefined, as_real, inexact
 from rewards.mathematics.node import Node, Unparsable
-from rewards.mathematics.number import Number, Undefined, as_real, evaluate, inexact, symbols_of
+from rewards.mathematics.number import evaluate, symbols_of
 
 _MIN_SIGNIFICANT = 6
 _MIN_FRACTIONAL = 6  # of an answer; a reference that is itself a decimal was rounded by its author
