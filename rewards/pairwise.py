@@ -15,8 +15,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from rewards.chat import chat_poster, question_text, said, sandboxed
 from rewards.completions import completion_text
-from rewards.http import JsonPoster, RemoteRewardError
+from rewards.http import JsonPoster
 from rewards.judge import read_verdict
 
 DEFAULT_TEMPLATE = """\
@@ -82,10 +83,7 @@ def pairwise_reward(
     if url is None:
         judge = LocalJudge(model, dict(engine or {}), max_tokens=max_tokens, temperature=temperature)
     else:
-        key = os.environ.get(api_key_env, "") if api_key_env else ""
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        endpoint = url.rstrip("/") + "/chat/completions"
-        poster = JsonPoster(endpoint, timeout_s, attempts, backoff_s, max_concurrent, headers)
+        poster = chat_poster(url, timeout_s, attempts, backoff_s, max_concurrent, api_key_env)
         judge = EndpointJudge(poster, {"model": model, "max_tokens": max_tokens, "temperature": temperature})
     return PairwiseReward(judge, template, reference)
 
@@ -96,11 +94,7 @@ class PairwiseReward:
     __name__ = "pairwise"
 
     def __init__(self, judge: Judge, template: str, reference: str) -> None:
-        from jinja2 import StrictUndefined
-        from jinja2.sandbox import SandboxedEnvironment
-
-        environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
-        self._template = environment.from_string(template)
+        self._template = sandboxed(template)
         self._judge = judge
         self._reference = reference
         self.required_columns = frozenset({reference})
@@ -144,7 +138,7 @@ class PairwiseReward:
         return rewards
 
     def _both_orders(self, prompt: Any, completion: Any, reference: str) -> list[str]:
-        question = prompt if isinstance(prompt, str) else "\n\n".join(_turn(message) for message in prompt)
+        question = question_text(prompt)
         own = completion_text(completion)
         return [self._template.render(prompt=question, a=a, b=b) for a, b in ((own, reference), (reference, own))]
 
@@ -159,14 +153,7 @@ class EndpointJudge:
         """See `Judge`."""
         async with self._poster.session() as post:
             bodies = [{**self._body, "messages": [{"role": "user", "content": prompt}]} for prompt in prompts]
-            return [self._said(answer) for answer in await asyncio.gather(*map(post, bodies))]
-
-    def _said(self, answer: Any) -> str | None:
-        try:
-            said: str | None = answer["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError):
-            raise RemoteRewardError(f"{self._poster.url}: not a chat completion: {str(answer)[:300]}") from None
-        return said
+            return [said(answer, self._poster.url) for answer in await asyncio.gather(*map(post, bodies))]
 
 
 class LocalJudge:
@@ -207,7 +194,3 @@ def _references(value: Any) -> list[str]:
     if isinstance(value, str) or (isinstance(value, Sequence) and value and isinstance(value[0], Mapping)):
         return [completion_text(value)]
     return [completion_text(item) for item in value]
-
-
-def _turn(message: Mapping[str, Any]) -> str:
-    return f"{message.get('role', 'user')}: {completion_text([{**message, 'role': 'assistant'}])}"

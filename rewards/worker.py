@@ -8,21 +8,20 @@ only the bad row fails.
 
 from __future__ import annotations
 
-import math
 import pickle
 import queue
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from rewards.result import RewardResult, RewardStatus
+from rewards.worker_call import Call, CallSizes, Job, cut
 from rewards.worker_handle import Nursery, RewardLoadError, WorkerDied
+from rewards.worker_reply import check_reply
 
-_CLEAN_CALLS_TO_GROW = 512  # after this many calls without a lost worker, calls get twice as many rows again
 _HOLDS_A_MODEL = frozenset({"preference"})  # a spare of these would cost a second copy of the model
 # Imported once, before workers are forked: a killed one is replaced in milliseconds. Only what starts no thread.
 _PRELOAD = {"math": ("rewards.math_answer", "math_verify"), "rewards.mathematics.slow:slow_reward": ("math_verify",)}
@@ -30,53 +29,6 @@ _MEMORY_LIMITS_MB = {"math": 4_000}  # sympy may eat memory before its time is u
 
 
 __all__ = ["RewardLoadError", "RewardPool"]
-
-
-@dataclass
-class _Call:
-    """Some rows of one score(): what a worker gets at once."""
-
-    job: _Job
-    rows: list[int]
-    is_second: bool = False
-    """of a row alone, whose first worker was killed"""
-
-
-@dataclass
-class _Job:
-    """One score() on its way: results fill up in any order, `done` is set with the last."""
-
-    prompts: Sequence[Any]
-    completions: Sequence[Any]
-    columns: Mapping[str, Sequence[object]]
-    completion_ids: Sequence[Any] | None
-    results: list[RewardResult | None]
-    timeout_s: float
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    done: threading.Event = field(default_factory=threading.Event)
-    failure: Exception | None = None
-    num_left: int = 0
-
-    def payload(self, rows: Sequence[int]) -> dict[str, object]:
-        ids = self.completion_ids
-        return {
-            "prompts": [self.prompts[i] for i in rows],
-            "completions": [self.completions[i] for i in rows],
-            "columns": {name: [values[i] for i in rows] for name, values in self.columns.items()},
-            "completion_ids": [ids[i] for i in rows] if ids is not None else [[] for _ in rows],
-        }
-
-    def settle(self, row: int, result: RewardResult) -> None:
-        with self.lock:
-            if self.results[row] is None:
-                self.results[row] = result
-                self.num_left -= 1
-            if self.num_left == 0:
-                self.done.set()
-
-    def fail(self, error: Exception) -> None:
-        self.failure = error
-        self.done.set()
 
 
 class WorkerLike(Protocol):
@@ -150,8 +102,8 @@ class RewardPool:
         self.spec = _absolute(spec)
         self._timeout_s = timeout_s
         self._range = value_range
-        self._calls: queue.Queue[_Call | None] = queue.Queue()
-        self._sizes = _CallSizes(batch_rows)
+        self._calls: queue.Queue[Call | None] = queue.Queue()
+        self._sizes = CallSizes(batch_rows)
         memory_limit_mb = memory_limit_mb or _MEMORY_LIMITS_MB.get(spec, 0)
         self._workers: Workers = workers or Nursery(
             pickle.dumps((self.spec, dict(args), memory_limit_mb << 20)),
@@ -198,14 +150,14 @@ class RewardPool:
         """
         _check_lengths(prompts, completions, columns, completion_ids)
         self.start()
-        job = _Job(
+        job = Job(
             prompts, completions, columns, completion_ids, [None] * len(completions), timeout_s or self._timeout_s
         )
         job.num_left = len(completions)
         if job.num_left == 0:
             return []
         for rows in cut(prompts, self._sizes.current):
-            self._calls.put(_Call(job, rows))
+            self._calls.put(Call(job, rows))
         if self._closed:  # closed from another thread while the calls were queued
             job.fail(RuntimeError("the reward pool was closed"))
         job.done.wait()
@@ -229,52 +181,15 @@ class RewardPool:
         self.close()
 
 
-def cut(prompts: Sequence[Any], batch_rows: int) -> list[list[int]]:
-    """Row numbers in calls of at most `batch_rows`, cut between two prompts where there is such a place."""
-    calls: list[list[int]] = []
-    start, count = 0, len(prompts)
-    while start < count:
-        stop = min(start + batch_rows, count)
-        boundary = stop
-        while stop < count and boundary > start and prompts[boundary] == prompts[boundary - 1]:
-            boundary -= 1
-        stop = boundary if boundary > start else stop
-        calls.append(list(range(start, stop)))
-        start = stop
-    return calls
-
-
-class _CallSizes:
-    """How many rows a call gets: an eighth after a lost worker, doubled after a run of clean calls.
-
-    A bad row that comes alone costs one worker and one timeout; in company it costs two.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.current = limit
-        self._limit = limit
-        self._clean = 0
-
-    def lost_a_worker(self) -> None:
-        self._clean = 0
-        self.current = max(1, self.current // 8)
-
-    def succeeded(self) -> None:
-        self._clean += 1
-        if self._clean >= _CLEAN_CALLS_TO_GROW:
-            self._clean = 0
-            self.current = min(self._limit, self.current * 2)
-
-
 class _Slot:
     """One thread of the pool: takes calls, has its worker score them, replaces the worker when it must."""
 
     def __init__(
         self,
-        calls: queue.Queue[_Call | None],
+        calls: queue.Queue[Call | None],
         workers: Workers,
         value_range: tuple[float, float] | None,
-        sizes: _CallSizes,
+        sizes: CallSizes,
     ) -> None:
         self._calls = calls
         self._workers = workers
@@ -290,16 +205,16 @@ class _Slot:
         if self._worker is not None:
             self._worker.discard()
 
-    def _first_rows(self, call: _Call) -> _Call:
+    def _first_rows(self, call: Call) -> Call:
         """As much of a call as is now thought safe; the rest goes back for any worker to take."""
         size = self._sizes.current
         if len(call.rows) > size:
-            self._calls.put(_Call(call.job, call.rows[size:]))
+            self._calls.put(Call(call.job, call.rows[size:]))
             if self._workers.closed:  # nobody may be left to take it
                 call.job.fail(RuntimeError("the reward pool was closed"))
-        return _Call(call.job, call.rows[:size], call.is_second)
+        return Call(call.job, call.rows[:size], call.is_second)
 
-    def _handle(self, call: _Call) -> None:
+    def _handle(self, call: Call) -> None:
         if call.job.failure is not None:
             return
         try:
@@ -315,13 +230,13 @@ class _Slot:
         except WorkerDied as error:
             self._drop_worker()
             if len(call.rows) == 1 and not call.is_second:  # it may have been killed for no fault of the row
-                self._again(_Call(call.job, call.rows, is_second=True))
+                self._again(Call(call.job, call.rows, is_second=True))
             else:
                 self._failed(call, RewardStatus.ERROR, str(error))
         else:
             self._settle(call, reply)
 
-    def _ask(self, call: _Call) -> dict[str, Any]:
+    def _ask(self, call: Call) -> dict[str, Any]:
         if self._worker is None:
             self._worker = self._workers.take()
         self._worker.wait_ready()
@@ -334,7 +249,7 @@ class _Slot:
             self._sizes.lost_a_worker()
             self._workers.replenish()
 
-    def _settle(self, call: _Call, reply: Mapping[str, Any]) -> None:
+    def _settle(self, call: Call, reply: Mapping[str, Any]) -> None:
         if "error" in reply:
             self._failed(call, RewardStatus.ERROR, reply["error"])
             return
@@ -346,58 +261,19 @@ class _Slot:
         for row, result in zip(call.rows, results):
             call.job.settle(row, result)
 
-    def _failed(self, call: _Call, status: RewardStatus, message: str) -> None:
+    def _failed(self, call: Call, status: RewardStatus, message: str) -> None:
         """One row alone has failed; of several, each gets a call of its own."""
         if len(call.rows) == 1 and not self._workers.closed:
             call.job.settle(call.rows[0], RewardResult(None, status, message))
             return
         for row in call.rows:
-            self._again(_Call(call.job, [row]))
+            self._again(Call(call.job, [row]))
 
-    def _again(self, call: _Call) -> None:
+    def _again(self, call: Call) -> None:
         if self._workers.closed:
             call.job.fail(RuntimeError("the reward pool was closed"))
         else:
             self._calls.put(call)
-
-
-def check_reply(
-    reply: Mapping[str, Any], num_rows: int, value_range: tuple[float, float] | None
-) -> list[RewardResult] | str:
-    """The results of one call, or what is wrong with the call as a whole."""
-    values = reply["values"]
-    if len(values) != num_rows:
-        if len(values) == 1 and isinstance(values[0], str):
-            return values[0]
-        return f"the function returned {len(values)} values for {num_rows} completions"
-    results = [_check_value(value, value_range, _row_metrics(reply, row)) for row, value in enumerate(values)]
-    return [_with_partial(result, parts) for result, parts in zip(results, reply["partial"])]
-
-
-def _with_partial(result: RewardResult, parts: Sequence[tuple[int, float]]) -> RewardResult:
-    if result.value is None or not parts:
-        return result
-    return replace(result, partial=tuple((index, reward) for index, reward in parts))
-
-
-def _row_metrics(reply: Mapping[str, Any], row: int) -> dict[str, float]:
-    own = {name: entries[row] for name, entries in reply["rows"].items() if entries[row] is not None}
-    return dict(reply["metrics"], **own)
-
-
-def _check_value(
-    value: float | str | None, value_range: tuple[float, float] | None, metrics: Mapping[str, float]
-) -> RewardResult:
-    if value is None:
-        return RewardResult(None, RewardStatus.NOT_APPLICABLE, "", metrics)
-    if isinstance(value, str):
-        return RewardResult(None, RewardStatus.INVALID, value, metrics)
-    if not math.isfinite(value):
-        return RewardResult(None, RewardStatus.INVALID, f"{value} is not a finite number", metrics)
-    if value_range is not None and not value_range[0] <= value <= value_range[1]:
-        low, high = value_range
-        return RewardResult(None, RewardStatus.INVALID, f"{value:g} is outside the range [{low:g}, {high:g}]", metrics)
-    return RewardResult(float(value), RewardStatus.OK, "", metrics)
 
 
 def _check_lengths(
@@ -419,7 +295,7 @@ def _absolute(spec: str) -> str:
     return f"{Path(location).expanduser().resolve()}:{name}" if location.endswith(".py") else spec
 
 
-def _shut_down(calls: queue.Queue[_Call | None], workers: Workers, num_workers: int) -> None:
+def _shut_down(calls: queue.Queue[Call | None], workers: Workers, num_workers: int) -> None:
     """Kill the workers, then let the threads find that there is nothing left to do."""
     workers.close()
     while True:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rewards.result import RewardStatus
-from rewards.worker import RewardLoadError, RewardPool, cut
+from rewards.worker import RewardLoadError, RewardPool
+from rewards.worker_call import cut
 
 FUNCTIONS = Path(__file__).parent / "data" / "reward_functions.py"
 
