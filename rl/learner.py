@@ -36,6 +36,7 @@ from rl.sharding import (
     whole_weights,
 )
 from rl.trained_model import MicroLoss, Sums, TrainedModel, learning_rate
+from rollouts.load_model import file_names
 
 
 class Learner:
@@ -191,11 +192,12 @@ class Learner:
     # ------------------------------------------------------------ weights and state
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """The policy under its transformers names, ready for an engine; empty on ranks other than the first."""
+        """The policy under the names of its files, ready for an engine; empty on ranks other than the first."""
         whole = self._language_model_weights()
         if self.architecture.config.get_text_config().tie_word_embeddings:
             whole.pop("lm_head.weight", None)
-        return {name: x.numpy() for name, x in whole.items()}
+        names = file_names(self.architecture, whole)
+        return {names[name]: x.numpy() for name, x in whole.items()}
 
     def save_model(self, folder: Path) -> None:
         """Writes the policy as a plain transformers model. A moving average of its weights becomes the policy first."""

@@ -12,12 +12,14 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from rl.errors import UserError
 from rl.packing import packed_hidden_states
 from rl.sharding import world_size
-from rollouts.processing import media_token_ids, model_class, takes_images
+from rollouts.load_model import WeightsMissing, load_model
+from rollouts.processing import media_token_ids, takes_images
 
 disable_progress_bar()  # a checkpoint is saved in every other iteration; a bar each would bury what matters
 
@@ -174,11 +176,15 @@ def _place(x: Tensor, action_mask: Tensor) -> Tensor:
 
 
 def load_language_model(path: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A model of language, or of images and language, in float32, dropout off, on the CPU."""
-    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    kind = model_class(config)
-    model: PreTrainedModel = kind.from_pretrained(path, dtype=torch.float32, trust_remote_code=trust_remote_code)
-    return disable_dropout(model)
+    """As `load_model`, with dropout off.
+
+    Raises:
+        UserError: its files lack weights.
+    """
+    try:
+        return disable_dropout(load_model(path, trust_remote_code=trust_remote_code))
+    except WeightsMissing as error:
+        raise UserError(f"model.path: {error}") from None
 
 
 def disable_dropout(model: PreTrainedModel) -> PreTrainedModel:

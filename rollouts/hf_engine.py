@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, ProcessorMixin
+from transformers import ProcessorMixin
 
 from rollouts.decoding import Decoded, decode
 from rollouts.decoding_attention import use_decoding_attention
@@ -24,7 +24,8 @@ from rollouts.engine import (
     finished,
     sampled_alone,
 )
-from rollouts.processing import inputs_of, load_processing, media_token_ids, model_class, tokenizer_of
+from rollouts.load_model import file_names, load_model
+from rollouts.processing import inputs_of, load_processing, media_token_ids, tokenizer_of
 from rollouts.shared_weights import SharedWeights
 from rollouts.trajectory import NO_INPUTS, FinishReason, ModelInputs
 
@@ -34,15 +35,13 @@ class HfEngine:
 
     def __init__(self, model: str, *, max_num_seqs: int, device: str, trust_remote_code: bool = False) -> None:
         start = time.monotonic()
-        config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
-        loaded: Any = model_class(config).from_pretrained(
-            model, dtype=torch.float32, trust_remote_code=trust_remote_code
-        )
+        loaded: Any = load_model(model, trust_remote_code=trust_remote_code)
         self._model = loaded.to(device).eval()
+        self._own_names = {own: name for name, own in file_names(loaded, loaded.state_dict()).items()}
         use_decoding_attention(self._model)
         self._processing = load_processing(model, trust_remote_code=trust_remote_code)
         self._tokenizer: Any = tokenizer_of(self._processing)
-        self._never_sampled = media_token_ids(config)
+        self._never_sampled = media_token_ids(loaded.config)
         self._max_num_seqs = max_num_seqs
         self._version = -1
         self._waiting: dict[int, Request] = {}
@@ -141,7 +140,8 @@ class HfEngine:
     def load_weights(self, weights: SharedWeights | Mapping[str, NDArray[np.float32]], version: int) -> None:
         """See `EngineActor.load_weights`."""
         arrays = weights.tensors() if isinstance(weights, SharedWeights) else weights.items()
-        tensors = {name: torch.from_numpy(x if x.flags.writeable else x.copy()) for name, x in arrays}
+        own = self._own_names
+        tensors = {own.get(k, k): torch.from_numpy(x if x.flags.writeable else x.copy()) for k, x in arrays}
         result = self._model.load_state_dict(tensors, strict=False)
         if result.unexpected_keys or set(result.missing_keys) - {"lm_head.weight"}:  # which is tied where it is missing
             raise RuntimeError(f"weights of another model: {[*result.unexpected_keys, *result.missing_keys][:5]}")

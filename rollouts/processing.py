@@ -60,7 +60,12 @@ def load_processing(path: str, *, trust_remote_code: bool = False) -> Processing
     Raises:
         ProcessorUnusable: the processor needs a package that is not installed, or has files missing.
     """
-    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (ImportError, OSError, ValueError) as error:
+        if not trust_remote_code and "trust_remote_code" in str(error):
+            raise ProcessorUnusable(f"{path} has code of its own; model.trust_remote_code: true lets it run") from error
+        raise
     if not takes_images(config):
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     try:
