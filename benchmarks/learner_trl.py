@@ -1,6 +1,7 @@
 """Whole iterations against TRL's GRPOTrainer: same model, prompts, samples, reward, mini-batches and learning rate.
 
-    python benchmarks/learner_trl.py [--size small|large] [--prompts 64] [--iterations 3]
+    python benchmarks/learner_trl.py [--size small|large] [--prompts 64] [--iterations 4]
+    python benchmarks/learner_trl.py --trl-engine vllm      TRL alone, with vLLM in its process
 
 Both sides sample with transformers' generate in one process and one thread; TRL generates, scores, takes log-probs of
 and updates on the same numbers of tokens. The model has random weights, so the lengths of responses are geometric:
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -41,7 +43,12 @@ class Prompts:
         return {"prompt": f"Q:{index * 7919 % 100000}+{index * 104729 % 100000}=A"}
 
 
-def with_trl(path: str, size: str, prompts: int, iterations: int) -> list[float]:
+VLLM = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.1, "vllm_max_model_length": 600}
+ONE_PROCESS = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511",
+               "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}  # fmt: skip
+
+
+def with_trl(path: str, size: str, prompts: int, iterations: int, **engine: object) -> list[float]:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
@@ -61,6 +68,7 @@ def with_trl(path: str, size: str, prompts: int, iterations: int) -> list[float]
         per_device_train_batch_size=total // MINIBATCHES, steps_per_generation=MINIBATCHES, num_generations=SAMPLES,
         max_completion_length=MAX_TOKENS[size], temperature=1.0, learning_rate=LEARNING_RATE, beta=0.0, max_steps=MINIBATCHES * iterations,
         logging_steps=10**6, gradient_checkpointing=False, dataloader_pin_memory=False,
+        **engine,
     )  # fmt: skip
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32),
@@ -103,12 +111,17 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--iterations", type=int, default=4, help="the first of each is left out")
+    parser.add_argument("--trl-engine", choices=["transformers", "vllm"], default="transformers")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = model(args.size, folder)
         run = (path, args.size, args.prompts, args.iterations)
+        if args.trl_engine == "vllm":
+            os.environ.update(ONE_PROCESS)  # before vLLM is imported
+            print("TRL with vLLM:", min(with_trl(*run, **VLLM)), "s an iteration")
+            return
         results = {
             "TRL": with_trl(*run),
             "ours, group baseline": with_ours(*run, critic=False, trust=False, folder=folder),
