@@ -29,7 +29,12 @@ def _compile(loop: Callable[..., None]) -> Callable[..., None]:
     import numba
 
     # Sums in any order, so that they are vectorised. NaN and infinity keep their meaning: such steps are looked for.
-    fast: Callable[..., None] = numba.njit(nogil=True, fastmath={"contract", "reassoc", "nsz"}, cache=True)(loop)
+    options = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz"}}
+    fast: Callable[..., None]
+    try:
+        fast = numba.njit(cache=True, **options)(loop)
+    except RuntimeError:  # no folder that numba could keep it in
+        fast = numba.njit(**options)(loop)
     return fast
 
 

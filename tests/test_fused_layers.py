@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from rl import fused_kernels
 from rl.fused_layers import RmsNorm, RotatedNorm, ShortAttention, causal_attention, fuse_layers
 
 torch.set_num_threads(1)
@@ -82,3 +83,13 @@ def test_masks_and_caches_take_the_path_of_transformers():
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
     a, b = (m.eval().generate(ids, attention_mask=mask, max_new_tokens=5, do_sample=False, pad_token_id=0) for m in (plain, fused))
     assert torch.equal(a, b)
+
+
+def test_kernels_are_compiled_where_no_folder_keeps_them(monkeypatch):
+    from numba.core import caching
+
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    monkeypatch.setattr(fused_kernels, "_compile", fused_kernels._compile.__wrapped__)  # not the one compiled before
+    x, y, inverse = torch.randn(2, 4), torch.empty(2, 4), torch.empty(2)
+    fused_kernels.rms_norm(x.numpy(), torch.ones(4).numpy(), 1e-6, y.numpy(), inverse.numpy())
+    torch.testing.assert_close(y, torch.nn.functional.rms_norm(x, (4,), eps=1e-6))
