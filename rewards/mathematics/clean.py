@@ -68,7 +68,7 @@ _THOUSANDS_TEX = re.compile(r"(?<=\d)\s*(?:,\s*\\!|\\!\s*,(?:\s*\\!)?|\{\s*,\s*\
 _THOUSANDS_SPACE = re.compile(r"(?<![\d.])(\d{1,3})((?: \d{3})+)(?![\d])")
 _THOUSANDS_COMMA = re.compile(r"(?<![\d.,])(\d{1,3})((?:,\d{3})+)(?![\d,])")
 _IMPLIED = re.compile(  # 2x = 6 => x = 3
-    r"^.*[=<>].*(?:\\(?:implies|Rightarrow|Longrightarrow)(?![a-zA-Z])|=>|[⇒⟹])\s*(?=[a-zA-Z]\s*(?:=|<|>|"
+    r"^.*[=<>].*(?:\\(?:implies|Rightarrow|Longrightarrow|rightarrow|to)(?![a-zA-Z])|=>|[⇒⟹])\s*(?=[a-zA-Z]\s*(?:=|<|>|"
     r"\\[lgn]eq?(?![a-z])))"
 )
 _WHOLE_HOUR = re.compile(r"^(\s*\d{1,2})((?:\s|\\text\s*\{)*[aApP][mM]\b\s*\}?\s*)$")  # 3 PM is 3:00 PM

@@ -80,6 +80,10 @@ _COMPUTED = re.compile(  # 48 + 24 = 72 clips in April and May
     r"[\d)]\s*[-−+*/×÷]\s*[$(]*[\d.][^=]{0,80}=\s*([$€£¥]?\d[\d,]*(?:\.\d+)?(?:/\d+)?)"
     r"(?:[\s\u0080-\uffff][^\d=$\\]*)?\W*$"
 )
+_ATTEMPT = re.compile(  # try x = 4
+    r"^\W*(?:(?:let's|let us|let me|we|now|next|first|then)[, ]+)*(?:try|consider|test|check)\b(?!.*\b(?:works?|so|gets?|gives?|then)\b)",
+    re.I,
+)
 _STEP = re.compile(  # next, divide by 45
     r"^\W*(?:(?:next|then|now|first|finally|so)\b,?\s*)?(?:we\s+(?:now\s+|then\s+|can\s+)?(?:need to\s+|have to\s+)?)?"
     r"(?:divide|multiply|add|subtract|substitute|plug|square|take|compare|consider|try|round|convert)\b"
@@ -87,7 +91,7 @@ _STEP = re.compile(  # next, divide by 45
     re.I | re.S,
 )
 _BOUND = re.compile(
-    r"\b(?:be|is|are)\s+(?:at (?:most|least)|no (?:more|less|fewer) than)\s*$|"
+    r"\b(?:at (?:most|least)|no (?:more|less|fewer) than)\s*$|"
     r"\b(?:times|plus|divided by|multiplied by|(?:multiple|divisor|factor|square|root|half|third|quarter|"
     r"percent) of|twice|"
     r"double|includ(?:es?|ing)|question|problem|exercise|example|step|page|chapter|section|figure|equation|"
@@ -106,15 +110,15 @@ _ADJUNCT = re.compile(  # he is 45 miles from home after 4 hours
 )
 _RATE = re.compile(  # she bakes 18 cakes in 3 hours
     r"^((?:.*[,;]\s*(?:so|thus|hence|therefore|"
-    r"which means)\b)?[^\d=<>+*/^\\:$]*[$€£¥]?\d[\d,]*(?:\.\d+)?(?:\s+[a-z]+){1,3}?)"
-    r"\s+(?:in|for|within|during|to\s+[a-z]+)\s+(?:the|these|those|all|every|each|"
+    r"which means)\b)?[^\d=<>+*/^\\:$]*[$€£¥]?\d[\d,]*(?:\.\d+)?(?:\s+[a-z]+){1,5}?)"
+    r"\s+(?:in|for|within|during|at|across|among|to\s+[a-z]+)\s+(?:the|these|those|all|every|each|"
     r"a total of)?\s*\$?\d[\d,.]*\s+[a-z]+\W*$"
 )
 _TOTAL = re.compile(  # pays a total of $64 for 16 glasses
     r"\btotals? (?:of|is|comes to|amounts to)\s+([$€£¥]?\d[\d,]*(?:\.\d+)?)(?=\s+(?:[a-z]+\s+)?(?:for|in|over|from)\s"
     r"[^\d]*\d+[^\d]*$)"
 )
-_CHOICE = re.compile(r"(?:^\W*|\b(?:option|choice|answer)\s+\(?|\()([A-J])\)?[.!*_\s]*$")
+_CHOICE = re.compile(r"(?:^\W*|\b(?:option|choice|answer|is)\s+\(?|\()([A-J])\)?[.!*_\s]*$")
 _CHOICE_DENIED = re.compile(
     r"\b(?:eliminat\w+|exclud\w+|rul\w+ out|reject\w*|discard\w*|wrong|incorrect|contradict\w*|except|than|and|or|"
     r"not)\b[^,;]*$|[A-J]\)?,\s*$"
@@ -142,7 +146,7 @@ def ending(text: str) -> Found:
     if _HEDGE.search(re.sub(r"\$[^$]*\$", "", re.sub(r"\beither \$(?=[a-z] ?=)", "$", sentence))):
         return "", "hedge"
     sentence = re.sub(r"\*\*([A-Za-z]+)(\.?)\*\*(?=\.?$)", r"\1\2", sentence)
-    if _STEP.match(sentence):
+    if _STEP.match(sentence) or _ATTEMPT.match(sentence):
         return "", "hedge"
     sentence = _FOR_SOME.sub(r"\1", sentence)
     sentence = _IN_BRACKETS.sub("", _GLOSSED.sub(r"\1", sentence))
@@ -256,8 +260,8 @@ def _expression(sentence: str) -> Found | None:
 def _number(sentence: str) -> Found | None:
     sentence = sentence[-_MAX_TAIL:]
     match = _ENDING.search(sentence)
-    if match is None or re.search(r"[\w)%] ?[-+*/^×÷<>≤≥] ?$", sentence[: match.start(1)]):
-        return None  # nothing, or only the last term of something
+    if match is None or re.search(r"[\w)%] ?[-+*/^×÷<>≤≥] ?$|\b[a-z] ?[-+] ?\d+ ?= ?$", sentence[: match.start(1)]):
+        return None  # nothing, or only the last term of something, or one side of an equation
     before = sentence[: match.start(1)]
     if DENIED.search(before) or _BOUND.search(before):
         return "", "denied"
@@ -299,7 +303,7 @@ def _only_letter(sentence: str) -> Found | None:
 
 def _spelled(sentence: str) -> Found | None:
     """The number that a sentence ends with in words: "the total is forty-two." """
-    match = re.search(r"\b(?:is|are|equals|to)\s+(?:exactly\s+)?([a-z]+(?:[- ][a-z]+)?)\.$", sentence)
+    match = re.search(r"\b(?:is|are|equals|to)\s+(?:(?:exactly|therefore|thus|then|just)\s+)?([a-z]+(?:[- ][a-z]+)?)\.$", sentence)
     words = match and canonical_words(match.group(1).replace("-", " "))
     return (words, "last_expression") if words and re.search(r"\d", words) else None
 

@@ -41,6 +41,7 @@ _CHOICE_PROSE = re.compile(
     r"(?:\b(?:option|choice|answer|statement)\s*\**|^|\b(?:so|thus|hence|therefore|believe|think)[, ]+|,[ ]+)"
     r"\**\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b(?:(?!\bnot\b|n't)[^.\n]){0,40}?"
     r"\b(?:correct|right|answer|true|best)|"
+    r"^\W*(?:(?:so|thus|hence|therefore),?\s+)?only\s+\(?([A-J])\)?\s+(?:is|holds|works|fits|satisfies)\b|"
     r"^\(?([A-J])(?:\)|[.。:,])?\s*(?:不是|因为|非|(?:not|because|since|as|it|non)\b)",
     re.I,
 )
@@ -62,7 +63,7 @@ _CORRECTION = re.compile(r"(?:[.!?—]|\n)\s*(?:wait|hmm|actually|oops|sorry|cor
 def from_phrase(text: str) -> Extracted | None:
     before = next(reversed(list(_ANSWER_AFTER.finditer(text))), None)
     choice = next(reversed(list(_CHOICE_PROSE.finditer(text))), None)
-    if choice is not None and choice.group(2) and LISTED.search(text, choice.end()):
+    if choice is not None and choice.group(3) and LISTED.search(text, choice.end()):
         choice = None  # A. It rises; B. It falls
     for match in reversed(list(_PHRASE.finditer(text))):
         if choice is not None and choice.end() > match.end():
@@ -82,7 +83,7 @@ def from_phrase(text: str) -> Extracted | None:
             return Extracted(candidate, "phrase") if is_kept else Extracted("", "hedge")
     if before is not None:
         return Extracted(reduce_prose(before.group(1) or before.group(2)), "phrase")
-    return Extracted(choice.group(1) or choice.group(2), "choice_phrase") if choice else None
+    return Extracted(next(filter(None, choice.groups())), "choice_phrase") if choice else None
 
 
 def _is_corrected(candidate: str, rest: str) -> bool:

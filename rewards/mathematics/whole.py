@@ -22,6 +22,8 @@ _ALIGNED = re.compile(  # one derivation line by line
     r"\\end\{(?:aligned|align\*?)\}\s*(?:\\\]|\$\$)?[\s.]*",
     re.S,
 )
+_NAMES = re.compile(r"^\$?([a-z])\$? (?:equals|is equal to|is) (?=\$?-?\d)")
+_LAST_OF_STEPS = re.compile(r"^[^\n=]*[\d)+*/^-][^\n=]*=[^\n]*\n(?:[^\n]*=[^\n]*\n)*(?=\s*\$?[a-z] ?=[^\n=]*$)")  # x + 3 = 7, then x = 4
 _COUNTED_ALONE = re.compile(r"([A-Za-z]+(?:-[a-z]+)?) [a-z]{2,}s\.?")  # five apples
 _STEPS = re.compile(  # 3x = 108, below it x = 36
     r"(?:\\\[|\$\$)?\s*\\begin\{(?:aligned|"
@@ -101,6 +103,7 @@ def whole_text(text: str) -> Extracted | None:
     counted = _COUNTED.fullmatch(text)
     if counted and (canonical_words(counted.group(1)) or "").isdigit():
         return Extracted(canonical_words(counted.group(1)) or "", "whole")
+    text = _LAST_OF_STEPS.sub("", _NAMES.sub(r"\1 = ", text))
     counted = _COUNTED_ALONE.fullmatch(text)
     if (
         counted

@@ -8,7 +8,7 @@ from rewards.mathematics.clean import text_content
 from rewards.mathematics.node import normal_words
 
 _CHOICE_ALONE = re.compile(
-    r"^[^\w+-]*(?:(?i:(?:the\s+)?(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|option|choice|statement)"
+    r"^[^\w+-]*(?:(?i:(?:(?:therefore|thus|hence|so),?\s+)?(?:the\s+)?(?:answer\s+(?=choice|option))?(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|option|choice|statement)"
     r"\s*(?:is|:)?)\s*|"
     r"(?:故?选(?:择|项)?|答案(?:是|为)?)\s*:?\s*)?"
     r"\(?\s*([A-Ja-j])\s*(?:\)|\]|\.|:)?\s*(?:is (?:correct|right|true))?\W*$"
@@ -52,7 +52,7 @@ _CANONICAL = {spelling: words for words, spellings in _SPELLINGS.items() for spe
 _NUMBER_WORDS = {word: str(value) for value, word in enumerate(_SMALL)}
 _PARTS = {
     "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
-    "tenth": 10, "eleventh": 11, "twelfth": 12, "sixteenth": 16, "twentieth": 20, "hundredth": 100,
+    "tenth": 10, "eleventh": 11, "twelfth": 12, "thirteenth": 13, "fourteenth": 14, "fifteenth": 15, "sixteenth": 16, "twentieth": 20, "hundredth": 100,
 }  # fmt: skip
 _TENS = {
     "twenty": "20",
