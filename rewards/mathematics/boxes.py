@@ -20,7 +20,7 @@ _NOT_JOINED = re.compile(
 )
 # A box that shows a format, or is denied, is no answer.
 _ONLY_MENTIONED = re.compile(
-    r"(?:\b(?:for example|for instance|e\.g\.)[^.!?\n$]*|\bsuch as|\blike this|\bformat(?:ted)?(?: as| like| is)?|"
+    r"(?:\b(?:for example|for instance|e\.g\.)[^.!?\n$]*|\bsuch as|\b(?:respond|reply) with|\blike this|\bformat(?:ted)?(?: as| like| is)?|"
     r"\b(?:something|looks?) like|\bnot(?: equal to)?|\bnever|n't)[\s:,$\\(\[\"'`]*$",
     re.I,
 )
