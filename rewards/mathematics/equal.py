@@ -20,7 +20,7 @@ from rewards.mathematics.slow import Undecided, is_worth_asking, verify_slow
 from rewards.mathematics.words import same_choice, same_words
 
 _INTEGER = re.compile(r"[-+]?\d+")
-_AT_END = r"(?=\s*(?:$|[,;)\]}]))"  # of the answer or of an item
+_AT_END = r"(?=\s*(?:$|[,;)\]}]|(?:\\text\s*\{\s*)?(?:and|or)\b))"  # of the answer or of an item
 _DEGREE = re.compile(
     r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*(?:\\(?:text|mathrm)\s*\{\s*[CFK]\s*\}|[CFK]\b)?" + _AT_END
 )

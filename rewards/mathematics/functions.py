@@ -31,6 +31,10 @@ def call(name: str, values: list[Number]) -> Number:
     rule = _FUNCTIONS.get(name)
     if rule is None or len(values) != (2 if name.endswith("_base") else 1):
         raise Unparsable(f"the function {name}")
+    return _evaluated(rule, values)
+
+
+def _evaluated(rule: Callable[..., Any], values: list[Number]) -> Number:
     arguments = [inexact(value) for value in values]
     try:
         value = rule(high_precision(), *arguments)
@@ -50,6 +54,8 @@ def exact_function(name: str, values: list[Number]) -> Number:
         falling = _falling_binomial(*values)
         if falling is not None:
             return falling
+        if any(isinstance(value, Fraction) and value.denominator != 1 for value in values):
+            return _evaluated(lambda mp, n, k: mp.binomial(n, k), values)  # by the gamma function
     if not all(isinstance(value, Fraction) and value.denominator == 1 and value >= 0 for value in values):
         raise Unparsable(f"{name} of something that is not a natural number")
     integers = [value.numerator for value in values]

@@ -22,7 +22,7 @@ def expand_signs(node: Node) -> Node:
         return dataclasses.replace(node, args=tuple(args))
     if not _has_sign(node):
         return node
-    return Node("list", (_take_sign(node, 1), _take_sign(node, -1)))
+    return Node("list", (_take_sign(node, 1), _take_sign(node, -1)), "or")
 
 
 def _has_sign(node: Node) -> bool:

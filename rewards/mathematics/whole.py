@@ -103,7 +103,7 @@ def whole_text(text: str) -> Extracted | None:
     counted = _COUNTED.fullmatch(text)
     if counted and (canonical_words(counted.group(1)) or "").isdigit():
         return Extracted(canonical_words(counted.group(1)) or "", "whole")
-    if re.search(r"[a-z]{3,} (?:option|choice) \(?[A-J]\)?\.?$", text):
+    if re.search(r"[a-z]{2,} (?:option|choice) \(?[A-J]\)?\.?$", text):
         return None  # a sentence about a choice
     text = _LAST_OF_STEPS.sub("", _NAMES.sub(r"\1 = ", text))
     counted = _COUNTED_ALONE.fullmatch(text)
