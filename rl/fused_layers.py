@@ -71,7 +71,7 @@ class RmsNorm(torch.autograd.Function):
         """x [..., d], weight [d] -> [..., d]."""
         rows = x.reshape(-1, x.shape[-1])
         y, inverse = torch.empty_like(rows), rows.new_empty(len(rows))
-        rms_norm(*_arrays(rows, weight), epsilon, *_arrays(y, inverse))
+        rms_norm(*_arrays(rows, weight.clone()), epsilon, *_arrays(y, inverse))
         ctx.save_for_backward(rows, weight, inverse)
         return y.view(x.shape)
 
@@ -80,7 +80,7 @@ class RmsNorm(torch.autograd.Function):
         """Gradients of x and weight."""
         rows, weight, inverse = ctx.saved_tensors
         grad_x, grad_weight = torch.empty_like(rows), torch.zeros(weight.shape, dtype=torch.float64)
-        given = (grad.reshape(rows.shape), rows, weight, inverse)
+        given = (grad.reshape(rows.shape), rows, weight.clone(), inverse)
         rms_norm_gradient(*_arrays(*given, grad_x, grad_weight))
         return grad_x.view(grad.shape), grad_weight.to(weight.dtype), None
 
@@ -99,7 +99,7 @@ class RotatedNorm(torch.autograd.Function):
         batch, length, heads, dim = x.shape
         x = x.contiguous()
         y, inverse = x.new_empty(batch, heads, length, dim), x.new_empty(batch, length, heads)
-        rotated_norm(*_arrays(x, weight, cos, sin), epsilon, *_arrays(y, inverse))
+        rotated_norm(*_arrays(x, weight.clone(), cos, sin), epsilon, *_arrays(y, inverse))
         ctx.save_for_backward(x, weight, cos, sin, inverse)
         return y
 
@@ -108,13 +108,14 @@ class RotatedNorm(torch.autograd.Function):
         """Gradients of x and weight."""
         x, weight, cos, sin, inverse = ctx.saved_tensors
         grad_x, grad_weight = torch.empty_like(x), torch.zeros(weight.shape, dtype=torch.float64)
-        given = (grad.contiguous(), x, weight, cos, sin, inverse)
+        given = (grad.contiguous(), x, weight.clone(), cos, sin, inverse)
         rotated_norm_gradient(*_arrays(*given, grad_x, grad_weight))
         return grad_x, grad_weight.to(weight.dtype), None, None, None
 
 
 def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:
-    """The same memory as arrays of numpy."""
+    """The same memory as arrays of numpy. Of weights only copies are passed: FSDP frees the gathered ones by resizing
+    their storage, which torch refuses once an array has shared it."""
     return [x.detach().numpy() for x in tensors]
 
 

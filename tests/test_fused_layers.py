@@ -93,3 +93,10 @@ def test_kernels_are_compiled_where_no_folder_keeps_them(monkeypatch):
     x, y, inverse = torch.randn(2, 4), torch.empty(2, 4), torch.empty(2)
     fused_kernels.rms_norm(x.numpy(), torch.ones(4).numpy(), 1e-6, y.numpy(), inverse.numpy())
     torch.testing.assert_close(y, torch.nn.functional.rms_norm(x, (4,), eps=1e-6))
+
+
+def test_no_weight_is_shared_with_numpy():
+    # FSDP frees gathered weights by resizing their storage, which torch refuses once an array has shared it
+    _, fused = models()
+    fused(torch.randint(0, 40, (2, 6))).logits.sum().backward()
+    assert all(x.untyped_storage().resizable() for x in fused.parameters())
