@@ -20,10 +20,12 @@ _VERIFICATION = re.compile(
 )
 _SENTENCES = re.compile(r"(?<=[^\d\s][.!?])(?<!i\.e\.)(?<!e\.g\.)\s+|(?<=\d[.!?])\s+(?=[A-Z])|(?<=[。！？])(?=.)")
 _HEDGE = re.compile(
-    r"\b(?:either(?!\s+[a-z]\s*=)|though|although|maybe|perhaps|possibly|might|could be|not sure|guess|"
+    r"\b(?:either(?!\s+[a-z]\s*=)|though|although|maybe|perhaps|possibly|might|may be|may have|could be|for (?:example|instance)|unknowns|first step|not sure|guess|"
     r"(?:need|have|want|remains|asked) to (?:find|compute|determine|calculate|show)|"
     r"(?:problem|question|prompt|example) (?:says|states|gives|tells|mentions|has)(?!.*\b(?:so|thus|hence|"
     r"therefore)\b)|continue with)\b|\?|"
+    r"^\W*(?:one|another) (?:solution|answer|root|possibility|value|option)\b|"
+    r"^\W*case \d+\b(?!.*\b(?:total|sum|answer)\b)|"
     r"\bis an? (?:upper|lower) bound\b|\bno\s+(?:[a-z]+\s+)?solutions?\s+(?:for|when|if|at|where|with)\b|"
     r"\bbetween\s+\$?[\d.,]+\$?\s+and\b|"
     r"^\W*we (?:start|begin) with\b|\bsteps? \d|^\W*\d[\d.,]*\W*\sis\s(?:an?|the\s(?:upper|lower))\b|"
@@ -31,7 +33,7 @@ _HEDGE = re.compile(
     r"originally)\b|"
     r"^\W*(?:if|unless|let|suppose|assume|given)\b(?!.*,\s*(?:we\s+(?:get|obtain)|then the (?:total|sum|answer|"
     r"value|result|number))\b)|"
-    r"\b(?:fails|does(?:n't| not) (?:work|fit|satisfy)|(?:is|was|be|seems) (?:wrong|incorrect))\b|\((?:wrong|"
+    r"\b(?:fails?|does(?:n't| not) (?:work|fit|satisfy)|(?:is|was|be|seems) (?:wrong|incorrect))\b|\((?:wrong|"
     r"incorrect)\)|\((?:no|fails)\)(?!.*\((?:yes|works)\))|\bwe know\b",
     re.I,
 )

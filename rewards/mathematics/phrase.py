@@ -39,7 +39,7 @@ _WEAK_PHRASE = re.compile(r"\W*(?:result|solution|conclusion|option|choice|结�
 _MAX_AFTER_WEAK = 400  # characters: "the solution is ..." far above the end is a step on the way
 _CHOICE_PROSE = re.compile(
     r"(?:\b(?:option|choice|answer|statement)\s*\**|^|\b(?:so|thus|hence|therefore|believe|think)[, ]+|,[ ]+)"
-    r"\**\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b(?:(?!\bnot\b|n't)[^.\n]){0,40}?"
+    r"\**\(?([A-J])\)?\**\s+(?:is|are|as|would be|must be)\b(?:(?!\bnot\b|n't|\bfalse\b|\bincorrect\b|\bwrong\b)[^.\n]){0,40}?"
     r"\b(?:correct|right|answer|true|best)|"
     r"^\W*(?:(?:so|thus|hence|therefore),?\s+)?only\s+\(?([A-J])\)?\s+(?:is|holds|works|fits|satisfies)\b|"
     r"^\(?([A-J])(?:\)|[.。:,])?\s*(?:不是|因为|非|(?:not|because|since|as|it|non)\b)",
@@ -56,7 +56,7 @@ _UNSURE = re.compile(
     r"believe))\b[^.!?\n]*$",
     re.I,
 )
-_NONE_OF = re.compile(r"\b(?:no|without)\s+(?:[a-z]+\s+)?$", re.I)  # there are no solutions for x = 5
+_NONE_OF = re.compile(r"\b(?:no|without|one|another)\s+(?:[a-z]+\s+)?$", re.I)  # there are no solutions for x = 5
 _CORRECTION = re.compile(r"(?:[.!?—]|\n)\s*(?:wait|hmm|actually|oops|sorry|correction|no),?\b(.*)", re.I | re.S)
 
 

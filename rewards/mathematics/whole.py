@@ -14,7 +14,7 @@ _OPENING_WORD = re.compile(r"[\W_]{0,4}(yes|no|true|false)[*_]{0,2}[,.;:!](?=\s|
 _COUNTED = re.compile(
     r"(?:(?:Hence|Thus|So|Therefore),? )?(?:[Tt]here (?:are|is|were)|[Ww]e (?:get|"
     r"have)) (?:exactly )?([a-z]+(?:-[a-z]+)?)"
-    r"(?: of (?:them|these|those)| [a-z]+)?\."
+    r"(?: of (?:them|these|those)|(?: such)? [a-z]+)?\."
 )
 _ALIGNED = re.compile(  # one derivation line by line
     r"(?:\\\[|\$\$)?\s*\\begin\{(?:aligned|"
