@@ -2,15 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
-from fakes import png
+from fakes import picture_prompt, png, tiny_vision_model
 
 from rl.inference.evaluation_data import with_appended
 from rl.recipe.sources import DatasetSource
 from rl.sources import SourceOpener, dataset_rows
+from rollouts.collect import tokenized
 from rollouts.message_cache import CachedMessage, CachedProblem, from_json, to_json
 from rollouts.pacore import SYNTHESIS_TEMPLATE, PacorePrompts, synthesis_prompt
-from rollouts.prompts import row_content
+from rollouts.processing import load_processing
+from rollouts.prompts import MixedSource, row_content, to_prompt
 from rollouts.rows import DatasetError
 from rollouts.trajectory import images_of, prompt_id_of, text_of
 
@@ -84,3 +87,16 @@ def test_parts_of_another_kind_are_refused():
     turn = {"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}
     with pytest.raises(DatasetError, match="parts that are text or images"):
         row_content({"prompt": [turn]}, "prompt", "x")
+
+
+def test_the_model_sees_the_images_of_a_synthesis_prompt(tmp_path):
+    processing = load_processing(tiny_vision_model(tmp_path / "model"))
+    asked = picture_prompt("red", "blue", text="how many?")
+    messages = tuple(CachedMessage(text, 1.0, True, 3) for text in ("two", "three"))
+    problem = CachedProblem(asked.prompt_id, asked.content, {"solution": "2"}, messages)
+    source = MixedSource(PacorePrompts([problem], 1, 2, SYNTHESIS_TEMPLATE, 0), 1.0, "synthesis")
+    alone, synthesis = (tokenized(processing, one) for one in (asked, to_prompt(source, source.rows.row(0))))
+    assert len(synthesis.token_ids) > len(alone.token_ids)
+    pixels = [prompt.model_inputs.per_image["pixel_values"] for prompt in (alone, synthesis)]
+    assert pixels[0].shape[1] == 2
+    np.testing.assert_array_equal(*pixels)
