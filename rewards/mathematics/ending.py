@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from rewards.mathematics.doubt import ATTEMPT, BOUND, CHINESE_DENIAL, CONCLUDED, GIVES_UP, HEDGE, NOT_IT, STEP
 from rewards.mathematics.prose import DENIED, MATH_SPAN, SPAN_JOIN, leading_spans, only_number, reduce_prose
 from rewards.mathematics.words import canonical_words
 
@@ -19,28 +20,6 @@ _VERIFICATION = re.compile(
     re.I | re.S,
 )
 _SENTENCES = re.compile(r"(?<=[^\d\s][.!?])(?<!i\.e\.)(?<!e\.g\.)\s+|(?<=\d[.!?])\s+(?=[A-Z])|(?<=[。！？])(?=.)")
-_HEDGE = re.compile(
-    r"\b(?:either(?!\s+[a-z]\s*=)|though|although|maybe|perhaps|possibly|might|may be|may have|could be|for (?:example|instance)|unknowns|first step|not sure|guess|"
-    r"(?:need|have|want|remains|asked) to (?:find|compute|determine|calculate|show)|"
-    r"(?:problem|question|prompt|example) (?:says|states|gives|tells|mentions|has)(?!.*\b(?:so|thus|hence|"
-    r"therefore)\b)|continue with)\b|\?|"
-    r"^\W*(?:one|another) (?:solution|answer|root|possibility|value|option)\b|"
-    r"^\W*case \d+\b(?!.*\b(?:total|sum|answer)\b)|"
-    r"\bis an? (?:upper|lower) bound\b|\bno\s+(?:[a-z]+\s+)?solutions?\s+(?:for|when|if|at|where|with)\b|"
-    r"\bbetween\s+\$?[\d.,]+\$?\s+and\b|"
-    r"^\W*we (?:start|begin) with\b|\bsteps? \d|^\W*\d[\d.,]*\W*\sis\s(?:an?|the\s(?:upper|lower))\b|"
-    r"\bmore steps?\b|\bwe (?:still )?need\b.*\bmore\b.*\bto\b|\b(?:to (?:begin|start) with|at first|initially|"
-    r"originally)\b|"
-    r"^\W*(?:if|unless|let|suppose|assume|given)\b(?!.*,\s*(?:we\s+(?:get|obtain)|then the (?:total|sum|answer|"
-    r"value|result|number))\b)|"
-    r"\b(?:fails?|does(?:n't| not) (?:work|fit|satisfy)|(?:is|was|be|seems) (?:wrong|incorrect))\b|\((?:wrong|"
-    r"incorrect)\)|\((?:no|fails)\)(?!.*\((?:yes|works)\))|\bwe know\b",
-    re.I,
-)
-_CONCLUDED = re.compile(
-    r"^.*\b(?:fails?|not|n't|wrong|no)\b.*,\s*(?:so|thus|hence|therefore)\s+(?=\S)", re.I
-)  # x fails, so y
-_NOT_IT = re.compile(r"\d\S*\s+(?:[a-z]+\s+)?(?:is|are|was|were)(?:\s+not|n't)\b", re.I)
 _GLOSSED = re.compile(  # the minimum is $3$ when $a=1$ and $b=2$
     r"^(.*\b(?:is|are|equals)\s+(?:\$[^$]+\$|\\\(.+?\\\)|[-−]?\d[\d,./]*(?<=\d)))\s*,?\s+"
     r"(?:when|where|at|if|for|since|because|attained|achieved)\b.*$",
@@ -74,33 +53,9 @@ _EXPRESSION = re.compile(  # we get x^2 - 4
     r"([-+]?(?:[a-z](?![a-z])|[\d.√π()^*/ ]|(?<=[\w)]) ?[-+] ?(?=[\w(√π]))*"
     r"[-+*/^](?:[a-z](?![a-z])|[\d.√π()^*/ +-])+?)[.。!]?\s*$"
 )
-CHINESE_DENIAL = re.compile(r"不对|不正确|错误|是错的|不成立")
-_GIVES_UP = re.compile(
-    r"\b(?:cannot|can't|can not|unable to|impossible to)\s+(?:determine|solve|find|answer|compute)\b", re.I
-)
 _COMPUTED = re.compile(  # 48 + 24 = 72 clips in April and May
     r"[\d)]\s*[-−+*/×÷]\s*[$(]*[\d.][^=]{0,80}=\s*([$€£¥]?\d[\d,]*(?:\.\d+)?(?:/\d+)?)"
     r"(?:[\s\u0080-\uffff][^\d=$\\]*)?\W*$"
-)
-_ATTEMPT = re.compile(  # try x = 4
-    r"^\W*(?:(?:let's|let us|let me|we|now|next|first|then)[, ]+)*(?:try|consider|test|check)\b(?!.*\b(?:works?|so|gets?|gives?|then)\b)",
-    re.I,
-)
-_STEP = re.compile(  # next, divide by 45
-    r"^\W*(?:(?:next|then|now|first|finally|so)\b,?\s*)?(?:we\s+(?:now\s+|then\s+|can\s+)?(?:need to\s+|have to\s+)?)?"
-    r"(?:divide|multiply|add|subtract|substitute|plug|square|take|compare|consider|try|round|convert)\b"
-    r"(?!.*(?:=|\b(?:is|are|gets?|gives?|giving|equals?|yields?|obtain|have|makes?|results?|find|total)\b))",
-    re.I | re.S,
-)
-_BOUND = re.compile(
-    r"\b(?:at (?:most|least)|no (?:more|less|fewer) than)\s*$|"
-    r"\b(?:times|plus|divided by|multiplied by|(?:multiple|divisor|factor|square|root|half|third|quarter|"
-    r"percent) of|twice|"
-    r"double|includ(?:es?|ing)|question|problem|exercise|example|step|page|chapter|section|figure|equation|"
-    r"lemma|theorem)\s*$|"
-    r"\b(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than\s*$|\b(?:close to|instead of|rather than|"
-    r"compared (?:to|with)|unlike|out of|(?:among|of|from) (?:the|all|these|those)(?: [a-z]+)?)\s*$",
-    re.I,
 )
 _CONCLUSION = re.compile(
     r"\W*(?:therefore|thus|hence|so|in total|in conclusion|finally|consequently|altogether)\b", re.I
@@ -142,13 +97,13 @@ _LETTER = re.compile(r"\(([A-J])\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Oo]nly) (
 
 def ending(text: str) -> Found:
     """What the response ends with, and by which rule."""
-    sentence = _CONCLUDED.sub("So ", _last_sentence(text))
-    if _GIVES_UP.search(text[-200:]) or CHINESE_DENIAL.search(sentence):
+    sentence = CONCLUDED.sub("So ", _last_sentence(text))
+    if GIVES_UP.search(text[-200:]) or CHINESE_DENIAL.search(sentence):
         return "", "hedge"
-    if _HEDGE.search(re.sub(r"\$[^$]*\$", "", re.sub(r"\beither \$(?=[a-z] ?=)", "$", sentence))):
+    if HEDGE.search(re.sub(r"\$[^$]*\$", "", re.sub(r"\beither \$(?=[a-z] ?=)", "$", sentence))):
         return "", "hedge"
     sentence = re.sub(r"\*\*([A-Za-z]+)(\.?)\*\*(?=\.?$)", r"\1\2", sentence)
-    if _STEP.match(sentence) or _ATTEMPT.match(sentence):
+    if STEP.match(sentence) or ATTEMPT.match(sentence):
         return "", "hedge"
     sentence = _FOR_SOME.sub(r"\1", sentence)
     sentence = _IN_BRACKETS.sub("", _GLOSSED.sub(r"\1", sentence))
@@ -265,7 +220,7 @@ def _number(sentence: str) -> Found | None:
     if match is None or re.search(r"[\w)%] ?[-+*/^×÷<>≤≥] ?$|\b[a-z] ?[-+] ?\d+ ?= ?$", sentence[: match.start(1)]):
         return None  # nothing, or only the last term of something, or one side of an equation
     before = sentence[: match.start(1)]
-    if DENIED.search(before) or _BOUND.search(before):
+    if DENIED.search(before) or BOUND.search(before):
         return "", "denied"
     if re.search(r"\b(?:minus|negative)\s*$", before):
         is_sign = re.search(r"\b(?:is|was|to|equals|be|at)\s+(?:minus|negative)\s*$", before)
@@ -282,7 +237,7 @@ def _conclusion(sentence: str) -> Found | None:
     """The one number of a finished sentence that begins with "therefore" or counts something: "It had 366 pages." """
     match = _CONCLUSION.match(sentence)
     if (
-        _NOT_IT.search(sentence)
+        NOT_IT.search(sentence)
         or not sentence.rstrip().endswith((".", "!", "。"))
         or (match is None and not _ONE_QUANTITY.fullmatch(sentence))
     ):
@@ -305,7 +260,9 @@ def _only_letter(sentence: str) -> Found | None:
 
 def _spelled(sentence: str) -> Found | None:
     """The number that a sentence ends with in words: "the total is forty-two." """
-    match = re.search(r"\b(?:is|are|equals|to)\s+(?:(?:exactly|therefore|thus|then|just)\s+)?([a-z]+(?:[- ][a-z]+)?)\.$", sentence)
+    match = re.search(
+        r"\b(?:is|are|equals|to)\s+(?:(?:exactly|therefore|thus|then|just)\s+)?([a-z]+(?:[- ][a-z]+)?)\.$", sentence
+    )
     words = match and canonical_words(match.group(1).replace("-", " "))
     return (words, "last_expression") if words and re.search(r"\d", words) else None
 

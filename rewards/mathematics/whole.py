@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from rewards.mathematics.ending import CHINESE_DENIAL, LISTED
+from rewards.mathematics.doubt import CHINESE_DENIAL
+from rewards.mathematics.ending import LISTED
 from rewards.mathematics.extracted import Extracted
 from rewards.mathematics.prose import MATH_SPAN
 from rewards.mathematics.words import canonical_words
@@ -23,7 +24,9 @@ _ALIGNED = re.compile(  # one derivation line by line
     re.S,
 )
 _NAMES = re.compile(r"^\$?([a-z])\$? (?:equals|is equal to|is) (?=\$?-?\d)")
-_LAST_OF_STEPS = re.compile(r"^[^\n=]*[\d)+*/^-][^\n=]*=[^\n]*\n(?:[^\n]*=[^\n]*\n)*(?=\s*\$?[a-z] ?=[^\n=]*$)")  # x + 3 = 7, then x = 4
+_LAST_OF_STEPS = re.compile(
+    r"^[^\n=]*[\d)+*/^-][^\n=]*=[^\n]*\n(?:[^\n]*=[^\n]*\n)*(?=\s*\$?[a-z] ?=[^\n=]*$)"
+)  # x + 3 = 7, then x = 4
 _COUNTED_ALONE = re.compile(r"([A-Za-z]+(?:-[a-z]+)?) [a-z]{2,}s\.?")  # five apples
 _STEPS = re.compile(  # 3x = 108, below it x = 36
     r"(?:\\\[|\$\$)?\s*\\begin\{(?:aligned|"
