@@ -277,3 +277,14 @@ def test_the_walker_of_the_demonstrations_slips_at_the_stated_rate_and_sees_when
         right += turns
         astray.append(not turns[0])
     assert within(rate(right), 0.7) and within(rate(astray, 800), 0.3, 800)
+
+
+@pytest.mark.parametrize("template", [0, ["a"], "{% for", "{{ nothing }}"])
+def test_a_template_that_is_none_is_refused_when_the_task_is_made(template):
+    with pytest.raises(ValueError, match="template"):
+        load_task("digit_maxima", references=[1, 2], template=template)
+
+
+def test_an_argument_of_another_type_is_named():
+    with pytest.raises(ValueError, match="task 'addition': digits is 'many'"):
+        load_task("addition", digits="many")

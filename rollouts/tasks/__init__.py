@@ -1,6 +1,9 @@
 """Procedural tasks with an answer that a program can check, or a utility that it can measure."""
 
 import dataclasses
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from rollouts.tasks.addition import Addition
 from rollouts.tasks.crossroads import Crossroads
@@ -32,12 +35,18 @@ def load_task(name: str, **args: object) -> Task:
     """
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}; allowed: {', '.join(sorted(TASKS))}")
+    types = get_type_hints(TASKS[name])
     allowed = [field.name for field in dataclasses.fields(TASKS[name])]
     for key in args:
         if key not in allowed:
             raise ValueError(f"task {name!r} has no argument {key!r}; allowed: {', '.join(allowed)}")
-    try:
-        task: Task = TASKS[name](**args)
-    except TypeError as error:  # a string where the task compares numbers, for example
-        raise ValueError(f"task {name!r}: {error}") from error
+    task: Task = TASKS[name](**{key: _checked(name, key, value, types[key]) for key, value in args.items()})
     return task
+
+
+def _checked(name: str, key: str, value: object, wanted: Any) -> object:
+    try:
+        return TypeAdapter(wanted).validate_python(value)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]["msg"]
+        raise ValueError(f"task {name!r}: {key} is {value!r}: {problem}") from None

@@ -49,8 +49,10 @@ class Crossroads:
         signs = self._signs(rng)
         slips = [rng.random() < self.slip for _ in signs]
         seen = _ASTRAY if slips[0] else _ON_THE_ROAD
-        steps = (sign + _turn(sign, slipped) + "".join(rng.choices(seen, k=self.scenery))
-                 for sign, slipped in zip(signs, slips))
+        steps = (
+            sign + _turn(sign, slipped) + "".join(rng.choices(seen, k=self.scenery))
+            for sign, slipped in zip(signs, slips)
+        )
         return {"prompt": f"{signs}:", "completion": "".join(steps)}
 
     def _signs(self, rng: random.Random) -> str:

@@ -48,6 +48,7 @@ class DigitMaxima:
         check_probability("digit_accuracy", self.digit_accuracy)
         if self.references is not None:
             _check_range("references", self.references)
+            synthesis_prompt("", [""] * self.references[0], template=self.template)  # raises where it is none
 
     def problem(self, rng: random.Random) -> Row:
         r"""{"prompt": "M: 4820^5917=?\nA:", "solution": "5927"}."""
