@@ -148,7 +148,7 @@ def line(
 ) -> None:
     """A row of the second table."""
     found = [chosen(measures(folder / f"seed{seed}", moment, way)) for seed in seeds]
-    tokens = found[-1].tokens_per_answer or 0.0
+    tokens = sum(measure.tokens_per_answer or 0.0 for measure in found) / len(found)
     print(f"| {name} | {tokens:.0f} | {' | '.join(str(measure.estimate) for measure in found)} |")
 
 
