@@ -1,7 +1,5 @@
 """Mutated recipes and datasets end with a valid recipe or a message. The long run is `python benchmarks/fuzz.py`."""
 
-import random
-
 import pytest
 
 from benchmarks import fuzz
@@ -33,7 +31,7 @@ def test_the_files_that_are_mutated_are_valid(tmp_path, monkeypatch):
 
 
 def test_mutated_recipes_and_datasets_end_with_a_recipe_or_a_message():
-    summary = fuzz.fuzz(120, seed=random.randrange(10**6), keep=None, say=lambda text: None)
+    summary = fuzz.fuzz(120, seed=7, keep=None, say=lambda text: None)
     assert summary["failures"] == []
     outcomes = {name for counts in summary["by_kind"].values() for name in counts}
     assert outcomes == {"valid", "message"}
