@@ -33,6 +33,8 @@ _RAY_ENVIRONMENT = {
 _OWN_CLUSTER_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+    "RAY_enable_worker_prestart": "0",  # idle workers, which engines with an environment of their own cannot use
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 

@@ -13,7 +13,7 @@ from rich.measure import Measurement as RichMeasurement
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from rl.metrics import shares
+from rl.phases import shares
 from rl.run_directory import StageRecord
 
 # label, metric, format

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rl.deal import Deal, RequestFailed, Rule
 from rl.errors import RunFailed, last_line
-from rollouts.engine import Begun, Engine, Generation, Paused, Progress, Request
+from rollouts.engine import Begun, Engine, EngineStart, Generation, Paused, Progress, Request
 from rollouts.shared_weights import SharedBuffer
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ class EnginePool(Engine):
 
     # ------------------------------------------------------------ Engine
 
-    def wait_ready(self) -> float:
-        """Returns once every engine has loaded its model: the seconds that the slowest took in its own process.
+    def wait_ready(self) -> list[EngineStart]:
+        """Returns once every engine has loaded its model: how each came up.
 
         Raises:
             RunFailed: an engine does not start.
@@ -106,12 +106,12 @@ class EnginePool(Engine):
             pending = ray.wait(pending, num_returns=len(pending), timeout=_LOOK_EVERY_S)[1]
             self._look_at_nodes()
         try:
-            slowest = max(ray.get(ready, timeout=0.1))
+            starts: list[EngineStart] = ray.get(ready, timeout=0.1)
         except ray.exceptions.RayError as error:
             raise RunFailed(f"a rollout engine did not start: {last_line(error)}") from error
         for seat in self._seats:
             seat.calls.popleft()
-        return float(slowest)
+        return starts
 
     def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
         """See `Engine.generate`."""

@@ -10,8 +10,9 @@ from rl.checkpoint import StageState
 from rl.errors import RunFailed
 from rl.group import LearnerGroup
 from rl.losses import adapted_kl_coef
-from rl.metrics import PhaseClock, batch_metrics, gap_metrics, staleness_metrics, trajectory_metrics, update_metrics
+from rl.metrics import batch_metrics, gap_metrics, staleness_metrics, trajectory_metrics, update_metrics
 from rl.non_finite import Watch, watch_nothing
+from rl.phases import PhaseClock
 from rl.ppo import to_ppo_batch
 from rl.recipe import RlStage
 from rl.rollout import Rollouts, iteration_seed

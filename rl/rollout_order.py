@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Self
 
-from rl.metrics import PhaseClock
+from rl.phases import PhaseClock
 from rl.rollout import Gathered, Rollouts
 from rollouts.collect import StartedPrompt
 

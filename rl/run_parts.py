@@ -18,6 +18,7 @@ from rl.recipe import PreferenceModelStage, Recipe, RlStage, SftStage
 from rl.reward_pools import RewardPools
 from rl.run_directory import RunDirectory
 from rl.sources import SourceOpener, held_out_rows
+from rl.startup import StartupClock
 from rollouts.prompts import row_id
 from rollouts.rows import Row
 from rollouts.sampler import SamplerUnusable
@@ -38,12 +39,13 @@ class RunParts:
         models: dict[str, str],
         model_path: str,
         engine: EnginePool | ServerEngine | None,
+        startup: StartupClock,
         bundles: Bundles | None = None,
     ) -> None:
         from rollouts.processing import ProcessorUnusable, load_processing
 
         self.recipe, self.run, self.display, self.interrupt = recipe, run, display, interrupt
-        self.pools, self.models, self.engine = pools, models, engine
+        self.pools, self.models, self.engine, self.startup = pools, models, engine, startup
         try:
             self.tokenizer = load_processing(model_path, trust_remote_code=recipe.model.trust_remote_code)
         except ProcessorUnusable as error:
@@ -121,11 +123,15 @@ class RunParts:
         if not self._engine_ready:
             start = time.monotonic()
             try:
-                seconds = self.engine.wait_ready()
+                starts = self.engine.wait_ready()
             except SamplerUnusable as error:
                 raise UserError(f"engine.server: {error}") from None
             waited = time.monotonic() - start
-            self.display.message(f"engines took {seconds:.1f} s to start; the run waited {waited:.1f} s for them")
+            self.startup.add_engines(starts)
+            self.run.write_json(self.run.path / "startup.json", self.startup.content())
+            if starts:
+                seconds = max(start.ready - start.process for start in starts)
+                self.display.message(f"engines took {seconds:.1f} s to start; the run waited {waited:.1f} s for them")
             self._engine_ready = True
         return self.engine
 

@@ -15,8 +15,8 @@ from rl.batch import PPOBatch, TokenBatch, pad_tokens, whole_minibatch
 from rl.checkpoint import StageState
 from rl.errors import RunFailed, UserError
 from rl.group import LearnerGroup
-from rl.metrics import PhaseClock
 from rl.non_finite import Watch, watch_nothing
+from rl.phases import PhaseClock
 from rl.recipe import SftStage
 from rollouts.collect import TokenizedPrompt, tokenized
 from rollouts.images import ImageError

@@ -67,7 +67,10 @@ class StageTrace:
 
 
 def chrome_trace(spans: Sequence[Span]) -> dict[str, object]:
-    """Spans as JSON-able events of kind X (complete), microseconds from the first, and a name for each lane's row."""
+    """Spans as JSON-able events of kind X (complete), microseconds from the first, and a name for each lane's row.
+
+    `otherData.began` is the first one's beginning, in seconds since the epoch.
+    """
     lanes = sorted({span.lane for span in spans}, key=lambda lane: (lane != "learner", lane))
     start = min((span.began for span in spans), default=0.0)
     names = [
@@ -85,7 +88,7 @@ def chrome_trace(spans: Sequence[Span]) -> dict[str, object]:
         }
         for span in sorted(spans, key=lambda span: span.began)
     ]
-    return {"traceEvents": [*names, *events], "displayTimeUnit": "ms"}
+    return {"traceEvents": [*names, *events], "displayTimeUnit": "ms", "otherData": {"began": start}}
 
 
 def overlap_s(spans: Sequence[Span], lane: str, other: str) -> float:

@@ -146,11 +146,25 @@ class Progress:
     ended: float
 
 
+@dataclass(frozen=True)
+class EngineStart:
+    """How an engine in a process of its own came up, in seconds since the epoch."""
+
+    process: float
+    """the operating system started the process"""
+    constructed: float
+    """Ray had it ready, and the engine was to be made"""
+    imported: float
+    """its libraries were there"""
+    ready: float
+    """its model was loaded"""
+
+
 class EngineActor(Protocol):
     """One engine, driven in calls that are short, so that one which does not answer can be told from a busy one."""
 
-    def ready(self) -> float:
-        """Returns once the model is loaded: the seconds that it took."""
+    def ready(self) -> EngineStart:
+        """Returns once the model is loaded."""
         ...
 
     def advance(self, new: Sequence[tuple[int, Request]], *, seed: int | None) -> Progress:

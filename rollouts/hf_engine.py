@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from transformers import ProcessorMixin
@@ -16,6 +17,7 @@ from rollouts.decoding import Decoded, decode
 from rollouts.decoding_attention import use_decoding_attention
 from rollouts.engine import (
     Begun,
+    EngineStart,
     Generation,
     Progress,
     PromptMismatch,
@@ -34,7 +36,7 @@ class HfEngine:
     """Implements `rollouts.engine.EngineActor`."""
 
     def __init__(self, model: str, *, max_num_seqs: int, device: str, trust_remote_code: bool = False) -> None:
-        start = time.monotonic()
+        constructed = time.time()
         loaded: Any = load_model(model, trust_remote_code=trust_remote_code)
         self._model = loaded.to(device).eval()
         self._own_names = {own: name for name, own in file_names(loaded, loaded.state_dict()).items()}
@@ -45,11 +47,12 @@ class HfEngine:
         self._max_num_seqs = max_num_seqs
         self._version = -1
         self._waiting: dict[int, Request] = {}
-        self._start_s = time.monotonic() - start
+        process = psutil.Process().create_time()
+        self._start = EngineStart(process, constructed, constructed, time.time())
 
-    def ready(self) -> float:
-        """Returns once the model is loaded: the seconds that it took."""
-        return self._start_s
+    def ready(self) -> EngineStart:
+        """See `EngineActor.ready`; the libraries are imported with this module."""
+        return self._start
 
     def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
         """See `Generates`."""

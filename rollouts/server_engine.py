@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollouts.endpoint import EndpointSampler, EndpointSettings
-from rollouts.engine import Generation, Paused, Request
+from rollouts.engine import EngineStart, Generation, Paused, Request
 from rollouts.sampler import SamplerUnusable, SamplingError
 from rollouts.trajectory import FinishReason
 
@@ -30,13 +29,12 @@ class ServerEngine:
         """`settings.url` goes up to and with /v1."""
         self._settings = settings
 
-    def wait_ready(self) -> float:
-        """Returns when the server has told its models: the seconds that it took.
+    def wait_ready(self) -> list[EngineStart]:
+        """Returns when the server has told its models; nothing was started.
 
         Raises:
             SamplerUnusable: it does not answer, or has no model of that name.
         """
-        start = time.monotonic()
         settings = self._settings
         headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
         try:
@@ -46,7 +44,7 @@ class ServerEngine:
             raise SamplerUnusable(f"{settings.url}: no server answers as expected: {error}") from None
         if settings.model not in names:
             raise SamplerUnusable(f"{settings.url}: serves no model {settings.model!r}; it serves {', '.join(names)}")
-        return time.monotonic() - start
+        return []
 
     def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
         """See `Engine.generate`; a server repeats itself only as far as its batches do."""

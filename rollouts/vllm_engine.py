@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from rollouts.engine import (
     Begun,
+    EngineStart,
     Generation,
     Progress,
     PromptMismatch,
@@ -28,6 +30,7 @@ from rollouts.engine import (
     sampled_alone,
 )
 from rollouts.images import open_image
+from rollouts.quick_imports import quick_imports
 from rollouts.shared_weights import SharedWeights
 from rollouts.trajectory import FinishReason, PromptImages
 
@@ -76,11 +79,13 @@ class VllmEngine:
     """Implements `rollouts.engine.EngineActor`. Requests that come together decide each other's last bits on a CPU."""
 
     def __init__(self, settings: VllmSettings) -> None:
-        start = time.monotonic()
-        from vllm import LLM
+        constructed = time.time()
+        with quick_imports():
+            from vllm import LLM
 
-        import rollouts.vllm_weights  # noqa: F401  # registers the backend that the arguments name
+            import rollouts.vllm_weights  # noqa: F401  # registers the backend that the arguments name
 
+        imported = time.time()
         self._version = -1
         self._asleep = False
         self._llm = LLM(**engine_arguments(settings))
@@ -89,11 +94,11 @@ class VllmEngine:
         self._tokenizer: Any = self._llm.get_tokenizer()
         self._never_sampled = never_sampled(self._config)
         self._requests: dict[int, Request] = {}
-        self._start_s = time.monotonic() - start
+        self._start = EngineStart(psutil.Process().create_time(), constructed, imported, time.time())
 
-    def ready(self) -> float:
-        """See `EngineActor.ready`; imports included."""
-        return self._start_s
+    def ready(self) -> EngineStart:
+        """See `EngineActor.ready`."""
+        return self._start
 
     def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
         """See `Generates`, for an engine that one caller has for itself."""

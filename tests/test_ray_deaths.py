@@ -49,10 +49,11 @@ from rl.cluster import ray_cluster
 from rl.engine_pool import EnginePool, PoolSettings
 from rl.errors import RunFailed
 from rl.recipe import RaySection
+from rollouts.engine import EngineStart
 
 class Busy:
     def ready(self):
-        return 0.0
+        return EngineStart(0.0, 0.0, 0.0, 0.0)
 
 with ray_cluster(RaySection(object_store_gb=0.1), num_cpus=1):
     import ray
