@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rl.row_inputs import NO_ROW_INPUTS, RowInputs
 from rl.scoring import ScoredTrajectory
+from rl.token_sets import NO_SETS, TokenSets
 from rollouts.trajectory import ModelInputs
 
 
@@ -55,6 +56,8 @@ class Evaluation:
     """[B, T] of the critic, before token t is emitted; 0 where there is no critic"""
     last_values: Tensor
     """[B] of the critic, after the last token"""
+    token_sets: TokenSets = NO_SETS
+    """[B] the tokens that log-probs are over"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class PPOBatch:
     """[B, T]"""
     model_inputs: RowInputs = NO_ROW_INPUTS
     """[B] of the images of each row"""
+    token_sets: TokenSets = NO_SETS
+    """[B] the tokens that log-probs are over"""
 
     @staticmethod
     def of(batch: TokenBatch, before: Evaluation, *, advantages: Tensor, returns: Tensor) -> PPOBatch:
@@ -96,6 +101,7 @@ class PPOBatch:
             advantages=advantages,
             returns=returns,
             model_inputs=batch.model_inputs,
+            token_sets=before.token_sets,
         )
 
     @staticmethod
@@ -204,6 +210,8 @@ def empty_row(batch: AnyBatch, device: torch.device) -> AnyBatch:
     }
     if not isinstance(batch, Evaluation):
         fields["model_inputs"] = NO_ROW_INPUTS
+    if not isinstance(batch, TokenBatch):
+        fields["token_sets"] = NO_SETS
     return dataclasses.replace(batch, **fields)
 
 
@@ -220,6 +228,8 @@ def take_rows(batch: AnyBatch, rows: Tensor) -> AnyBatch:
         fields = {name: x[:, :width] if x.dim() == 2 else x for name, x in fields.items()}
     if not isinstance(batch, Evaluation):
         fields["model_inputs"] = batch.model_inputs.take(rows)
+    if not isinstance(batch, TokenBatch):
+        fields["token_sets"] = batch.token_sets.take(rows.tolist())
     return dataclasses.replace(batch, **fields)
 
 

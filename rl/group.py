@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from rl.batch import Evaluation, Minibatch, TokenBatch, deal_rows, take_rows
 from rl.recipe import AlgorithmSection, CriticSection, OptimizerSection
+from rl.token_sets import TokenSets
 from rl.trained_model import WHOLE_STEP, Sums, added
+from rollouts.truncation import WHOLE, Truncation
 
 
 class Ranks(Protocol):
@@ -51,10 +53,15 @@ class LearnerGroup:
         self._everywhere("begin_sft", optimizer)
 
     def begin_rl(
-        self, optimizer: OptimizerSection, critic: CriticSection | None, algorithm: AlgorithmSection, temperature: float
+        self,
+        optimizer: OptimizerSection,
+        critic: CriticSection | None,
+        algorithm: AlgorithmSection,
+        temperature: float,
+        truncation: Truncation = WHOLE,
     ) -> None:
         """See `Learner`."""
-        self._everywhere("begin_rl", optimizer, critic, algorithm, temperature)
+        self._everywhere("begin_rl", optimizer, critic, algorithm, temperature, truncation)
 
     def reset_reference(self) -> None:
         """See `Learner`."""
@@ -135,7 +142,10 @@ def _added(results: Sequence[Sums]) -> Sums:
 
 def _in_order(parts: Sequence[Evaluation], hands: Sequence[torch.Tensor], shape: torch.Size) -> Evaluation:
     merged: dict[str, torch.Tensor] = {}
+    sets = {int(row): own for part, rows in zip(parts, hands) for row, own in zip(rows, part.token_sets.rows)}
     for field in fields(Evaluation):
+        if field.name == "token_sets":
+            continue
         merged[field.name] = torch.zeros(shape if field.name != "last_values" else shape[:1])
         for part, rows in zip(parts, hands):
             value = getattr(part, field.name)
@@ -143,4 +153,4 @@ def _in_order(parts: Sequence[Evaluation], hands: Sequence[torch.Tensor], shape:
                 merged[field.name][rows, : value.shape[1]] = value
             else:
                 merged[field.name][rows] = value
-    return Evaluation(**merged)
+    return Evaluation(**merged, token_sets=TokenSets(tuple(sets[row] for row in sorted(sets))))

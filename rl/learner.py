@@ -21,7 +21,7 @@ from rl.batch import Evaluation, Minibatch, PPOBatch, TokenBatch, empty_row, mic
 from rl.fused_layers import fuse_layers, keep_freed_memory
 from rl.lora import base_name, merged, own_tensors, restart_lora, take_merged
 from rl.model_copies import POLICY_PREFIX, ModelCopies
-from rl.models import Critic, Policy, load_language_model
+from rl.models import Critic, Policy, TokenDistribution, load_language_model
 from rl.objectives import critic_objective, policy_objective, sft_objective
 from rl.recipe import AlgorithmSection, CriticSection, LearnerSection, OptimizerSection
 from rl.sharding import (
@@ -35,8 +35,10 @@ from rl.sharding import (
     set_optimizer_tensors,
     whole_weights,
 )
+from rl.token_sets import NO_SETS, RowSets, TokenSets
 from rl.trained_model import MicroLoss, Sums, TrainedModel, learning_rate
 from rollouts.load_model import file_names
+from rollouts.truncation import WHOLE, Truncation
 
 
 class Learner:
@@ -77,9 +79,19 @@ class Learner:
         self.reference = self.trained_critic = None
 
     def begin_rl(
-        self, optimizer: OptimizerSection, critic: CriticSection | None, algorithm: AlgorithmSection, temperature: float
+        self,
+        optimizer: OptimizerSection,
+        critic: CriticSection | None,
+        algorithm: AlgorithmSection,
+        temperature: float,
+        truncation: Truncation = WHOLE,
     ) -> None:
-        """Fresh optimizers; the critic's backbone and the reference are copies of the policy as it is now."""
+        """Fresh optimizers; the critic's backbone and the reference are copies of the policy as it is now.
+
+        Args:
+            temperature, truncation: of the distribution that tokens are sampled from.
+        """
+        self.truncation = truncation
         self.algorithm, self.temperature, self.kl_coef = algorithm, temperature, algorithm.kl_coef
         self._train_policy(optimizer)
         self.reference = self.copies.frozen(self.policy) if algorithm.needs_reference else None
@@ -114,40 +126,50 @@ class Learner:
         shape = batch.token_ids.shape
         out = {name: torch.zeros(shape) for name in ("logprobs", "ref_logprobs", "values")}
         last_values = torch.zeros(shape[0])
+        token_sets: dict[int, RowSets] = {}
         tokens = 2 * self.section.micro_batch_tokens
         rows_of = micro_batches(batch.attention_mask, max_tokens=tokens, packed=self.section.packing)
         missing = same_count_on_every_rank(len(rows_of), self.device) - len(rows_of)
         for rows in rows_of + [torch.zeros(0, dtype=torch.int64)] * missing:
             piece = take_rows(batch, rows) if len(rows) else empty_row(batch, torch.device("cpu"))
-            scores, last = self._evaluate_piece(piece)
+            scores, last, sets = self._evaluate_piece(piece)
             if len(rows):
+                for row, own in zip(rows.tolist(), sets.rows):
+                    token_sets[row] = own
                 width = piece.token_ids.shape[1]
                 last_values[rows] = last
                 for name, value in scores.items():
                     out[name][rows, :width] = value
-        return Evaluation(last_values=last_values, **out)
+        in_order = TokenSets(tuple(token_sets[row] for row in range(shape[0]))) if token_sets else NO_SETS
+        return Evaluation(last_values=last_values, token_sets=in_order, **out)
 
-    def _evaluate_piece(self, piece: TokenBatch) -> tuple[dict[str, Tensor], Tensor]:
+    def _evaluate_piece(self, piece: TokenBatch) -> tuple[dict[str, Tensor], Tensor, TokenSets]:
         tokens, mask = piece.token_ids.to(self.device), piece.action_mask.to(self.device)
         lengths = piece.attention_mask.sum(1).to(self.device)
         zeros = torch.zeros(tokens.shape)
         images = piece.model_inputs.arguments(tokens)
 
-        def logprobs_of(policy: Policy) -> Tensor:
-            return policy(tokens, mask, self.temperature, model_inputs=images, lengths=lengths).logprobs.cpu()
+        def view(policy: Policy, **over: Any) -> TokenDistribution:
+            found: TokenDistribution = policy(
+                tokens, mask, self.temperature, model_inputs=images, lengths=lengths, **over
+            )
+            return found
 
-        scores = {"logprobs": piece.rollout_logprobs, "values": zeros}
-        if self.algorithm.old_logprobs == "trainer":
-            scores["logprobs"] = logprobs_of(self.policy)
+        scores, sets = {"logprobs": piece.rollout_logprobs, "values": zeros}, NO_SETS
+        if self.algorithm.old_logprobs == "trainer" or self.truncation.cuts:
+            own = view(self.policy, truncation=self.truncation)
+            sets = own.token_sets
+            if self.algorithm.old_logprobs == "trainer":
+                scores["logprobs"] = own.logprobs.cpu()
         scores["ref_logprobs"] = scores["logprobs"]
         if self.reference is not None:
-            scores["ref_logprobs"] = logprobs_of(self.reference)
+            scores["ref_logprobs"] = view(self.reference, token_sets=sets).logprobs.cpu()
         last = torch.zeros(len(tokens))
         if self.trained_critic is not None:
             values = self.trained_critic.module(tokens, images, lengths=lengths).cpu()
             scores["values"] = torch.where(piece.action_mask, values[:, :-1], 0.0)
             last = values.gather(1, piece.attention_mask.sum(1, keepdim=True))[:, 0]
-        return scores, last
+        return scores, last, sets
 
     # ------------------------------------------------------------ updates
 

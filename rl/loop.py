@@ -112,6 +112,7 @@ class RlLoop:
             **scoring.metrics,
             **gathered.metrics,
             **staleness,
+            **before.token_sets.metrics(),
             **gap_metrics(
                 batch,
                 before,

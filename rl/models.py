@@ -18,8 +18,10 @@ from transformers.utils.logging import disable_progress_bar
 from rl.errors import UserError
 from rl.packing import packed_hidden_states
 from rl.sharding import world_size
+from rl.token_sets import NO_SETS, TokenSets
 from rollouts.load_model import WeightsMissing, load_model
 from rollouts.processing import media_token_ids, takes_images
+from rollouts.truncation import WHOLE, Truncation, cut_down
 
 disable_progress_bar()  # a checkpoint is saved in every other iteration; a bar each would bury what matters
 
@@ -41,6 +43,26 @@ class TokenDistribution:
     """[B, T] nats of the token that was sampled; 0 where action_mask is False"""
     entropy: Tensor
     """[B, T] nats of the whole distribution; 0 where action_mask is False or none was asked for"""
+    token_sets: TokenSets = NO_SETS
+    """[B] what the distribution of each sampled token is over"""
+
+
+Sets = tuple[Tensor, Tensor]
+"""sizes [n] of the sets of n tokens, and their ids, one set after the other"""
+
+
+class _SetChunks:
+    """The sets of the tokens of each chunk."""
+
+    def __init__(self, sets: Sets | None, chunk_tokens: int) -> None:
+        self._chunks: list[Sets] = []
+        if sets is not None:
+            sizes = sets[0].split(chunk_tokens)
+            self._chunks = list(zip(sizes, sets[1].split([int(own.sum()) for own in sizes])))
+
+    def of(self, number: int) -> Sets | None:
+        """Of a chunk by its number; None for all tokens."""
+        return self._chunks[number] if self._chunks else None
 
 
 class Policy(nn.Module):
@@ -67,8 +89,10 @@ class Policy(nn.Module):
         model_inputs: Mapping[str, Tensor] = NO_ARGUMENTS,
         *,
         lengths: Tensor | None = None,
+        token_sets: TokenSets = NO_SETS,
+        truncation: Truncation = WHOLE,
     ) -> TokenDistribution:
-        """Log-probs and entropies of the sampled tokens.
+        """Log-probs and entropies of the sampled tokens, over all tokens or over the set of each.
 
         Args:
             token_ids: [B, T], padded on the right.
@@ -77,6 +101,8 @@ class Policy(nn.Module):
             entropy: compute the entropies, with or without their graph; with "none" they are 0.
             model_inputs: further arguments of the model's forward, such as `pixel_values`.
             lengths: [B] tokens of each row, by which a packed model leaves padding out; None reads it.
+            token_sets: the tokens that each sampled token's distribution is over.
+            truncation: makes these sets of this model's own distribution, in place of sets that are given.
         """
         hidden = hidden_states(self.backbone, token_ids, model_inputs, lengths if self.packed else None)
         sampled = action_mask[:, 1:]
@@ -85,18 +111,31 @@ class Policy(nn.Module):
             nothing = hidden.sum() * 0 + self.language_model.get_output_embeddings()(hidden[:, :1]).sum() * 0
             zeros = torch.zeros_like(action_mask, dtype=torch.float32) + nothing
             return TokenDistribution(zeros, zeros)
-        logprobs, entropies = self._score(states, targets, temperature, entropy)
-        return TokenDistribution(_place(logprobs, action_mask), _place(entropies, action_mask))
+        if truncation.cuts:
+            token_sets = self._sets(states, targets, temperature, truncation, action_mask)
+        left = _SetChunks(token_sets.flat(action_mask), self.head_chunk_tokens)
+        logprobs, entropies = self._score(states, targets, temperature, entropy, left)
+        return TokenDistribution(_place(logprobs, action_mask), _place(entropies, action_mask), token_sets)
 
     @property
     def backbone(self) -> Any:
         """The model below the head."""
         return self.language_model.base_model
 
+    @torch.no_grad()
+    def _sets(
+        self, states: Tensor, targets: Tensor, temperature: float, truncation: Truncation, action_mask: Tensor
+    ) -> TokenSets:
+        """The tokens that the truncation leaves of this model's distributions."""
+        chunks = zip(states.split(self.head_chunk_tokens), targets.split(self.head_chunk_tokens))
+        kept = ((cut_down(self._logits(chunk, temperature), truncation) > -torch.inf, own) for chunk, own in chunks)
+        return TokenSets.of(kept, action_mask)
+
     def _score(
-        self, states: Tensor, targets: Tensor, temperature: float, entropy: EntropyMode
+        self, states: Tensor, targets: Tensor, temperature: float, entropy: EntropyMode, left: _SetChunks
     ) -> tuple[Tensor, Tensor]:
-        chunks = list(zip(states.split(self.head_chunk_tokens), targets.split(self.head_chunk_tokens)))
+        split = (states.split(self.head_chunk_tokens), targets.split(self.head_chunk_tokens))
+        chunks = [(*chunk, left.of(number)) for number, chunk in enumerate(zip(*split))]
         if len(chunks) == 1 or not torch.is_grad_enabled():
             parts = [self._score_chunk(*chunk, temperature, entropy) for chunk in chunks]
         else:  # logits of a chunk are made again in the backward pass instead of being kept
@@ -104,14 +143,23 @@ class Policy(nn.Module):
             parts = [score(*chunk, temperature, entropy) for chunk in chunks]
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
-    def _score_chunk(
-        self, states: Tensor, targets: Tensor, temperature: float, entropy: EntropyMode
-    ) -> tuple[Tensor, Tensor]:
-        logits = self.language_model.get_output_embeddings()(states).float()  # [n, V]
+    def _logits(self, states: Tensor, temperature: float) -> Tensor:
+        logits: Tensor = self.language_model.get_output_embeddings()(states).float()  # [n, V]
         if temperature != 1:
             logits = logits / temperature
         if self.never_sampled:  # as in the engines: a placeholder without an image cannot be scored
             logits[:, self.never_sampled] = _NEVER
+        return logits
+
+    def _score_chunk(
+        self, states: Tensor, targets: Tensor, left: Sets | None, temperature: float, entropy: EntropyMode
+    ) -> tuple[Tensor, Tensor]:
+        logits = self._logits(states, temperature)
+        if left is not None:
+            sizes, ids = left
+            out = torch.ones_like(logits, dtype=torch.bool)
+            out[torch.arange(len(sizes), device=ids.device).repeat_interleave(sizes), ids] = False
+            logits = logits.masked_fill(out, _NEVER)
         logprobs = logits.log_softmax(-1)
         chosen = logprobs.gather(-1, targets[:, None])[:, 0]
         if entropy == "none":

@@ -29,7 +29,8 @@ def policy_objective(
     mask = micro.action_mask
     entropy: EntropyMode = "gradient" if settings.entropy_coef > 0 else "value"
     images = micro.model_inputs.arguments(micro.token_ids)
-    view = policy(micro.token_ids, mask, temperature, entropy, images, lengths=micro.attention_mask.sum(1))
+    lengths, sets = micro.attention_mask.sum(1), micro.token_sets
+    view = policy(micro.token_ids, mask, temperature, entropy, images, lengths=lengths, token_sets=sets)
     average, count = _average(mask, whole, settings)
     weights = average
     if settings.importance_cap is not None:

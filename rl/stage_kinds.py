@@ -20,6 +20,7 @@ from rl.reward_model.unfinished import UnfinishedWork
 from rl.run_parts import RunParts
 from rl.scoring import Scorer
 from rl.trace import StageTrace
+from rollouts.truncation import Truncation
 
 if TYPE_CHECKING:  # they import transformers, which takes seconds
     from rl.loop import RlLoop
@@ -83,7 +84,8 @@ def run_rl(parts: RunParts, name: str, stage: RlStage) -> StageOutcome:
     """PPO; see rl/loop.py."""
     from rl.started_prompts import unpacked
 
-    parts.learner.begin_rl(stage.policy, stage.critic, stage.algorithm, stage.sampling.temperature)
+    truncation = Truncation(stage.sampling.top_p, stage.sampling.top_k)
+    parts.learner.begin_rl(stage.policy, stage.critic, stage.algorithm, stage.sampling.temperature, truncation)
     progress = parts.progress(name)
     state = progress.resume()
     parts.display.stage_started(name, stage.kind, stage.iterations, state.iteration)

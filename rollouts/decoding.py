@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedModel, TopKLogitsWarper, TopPLogitsWarper
+from transformers import PreTrainedModel
 
 from rollouts.engine import Sampling
 from rollouts.growing_cache import growing_cache
 from rollouts.processing import together
 from rollouts.trajectory import NO_INPUTS, ModelInputs
+from rollouts.truncation import Truncation, cut_down
 
 # Rows that have ended wait for others to end, so that the cache is not copied for each: up to this share of the batch.
 _WAITING_SHARE = 0.1
@@ -56,7 +57,6 @@ def decode(
         never: tokens that are not sampled.
     """
     state, logits = _prefill(model, prompts, model_inputs or [NO_INPUTS] * len(prompts))
-    warpers = _warpers(sampling)
     rows = torch.arange(len(prompts), device=logits.device)  # the prompt that each row of the batch answers
     tokens = torch.zeros(len(prompts), sampling.max_tokens, dtype=torch.int64)
     logprobs = torch.zeros(tokens.shape)
@@ -66,7 +66,7 @@ def decode(
     for step in range(sampling.max_tokens):
         if never:
             logits[:, list(never)] = -torch.inf
-        chosen, scores = _draw(logits, sampling, warpers)
+        chosen, scores = _draw(logits, sampling)
         live = rows[running].cpu()
         tokens[live, step], logprobs[live, step] = chosen[running].cpu(), scores[running].cpu()
         ended = torch.isin(chosen, ends)
@@ -165,25 +165,14 @@ def _prefill(
     return state, out.logits[:, -1].float()[each]
 
 
-def _warpers(sampling: Sampling) -> list[Any]:
-    """What cuts the distribution down, in the order of transformers' generate."""
-    found: list[Any] = []
-    if sampling.temperature > 0 and sampling.top_k:
-        found.append(TopKLogitsWarper(sampling.top_k))
-    if sampling.temperature > 0 and sampling.top_p < 1:
-        found.append(TopPLogitsWarper(sampling.top_p))
-    return found
-
-
-def _draw(logits: Tensor, sampling: Sampling, warpers: Sequence[Any]) -> tuple[Tensor, Tensor]:
+def _draw(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """(token [n], its log-prob [n]) by inversion of the cumulative distribution, in float64."""
     if sampling.temperature == 0:
         chosen = logits.argmax(-1)
         return chosen, logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
     if sampling.temperature != 1:
         logits = logits / sampling.temperature
-    for warper in warpers:
-        logits = warper(None, logits)
+    logits = cut_down(logits, Truncation(sampling.top_p, sampling.top_k))
     logprobs = logits.log_softmax(-1)
     cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)
     point = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device) * cumulative[:, -1:]

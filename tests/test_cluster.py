@@ -22,6 +22,7 @@ from rl.recipe import (
     RaySection,
 )
 from rollouts.engine import Request, Sampling
+from rollouts.truncation import Truncation, cut_down
 
 pytestmark = pytest.mark.engine
 
@@ -47,9 +48,9 @@ def make_pool(model_path, kind, *, on_event=lambda message: None, **changes):
     return pool
 
 
-def requests(count, temperature=0.8):
+def requests(count, temperature=0.8, top_p=1.0, top_k=0):
     rng = np.random.default_rng(0)
-    sampling = Sampling(temperature, 1.0, 0, 12)
+    sampling = Sampling(temperature, top_p, top_k, 12)
     return [Request(rng.integers(3, 40, size=rng.integers(2, 9)), sampling) for _ in range(count)]
 
 
@@ -59,7 +60,8 @@ def largest_gap(model, asked, generations):
     for request, generation in zip(asked, generations):
         ids = torch.tensor([[*request.prompt_token_ids, *generation.token_ids]])
         with torch.no_grad():
-            scores = (model(ids).logits[0] / request.sampling.temperature).log_softmax(-1)
+            logits = model(ids).logits[0] / request.sampling.temperature
+            scores = cut_down(logits, Truncation(request.sampling.top_p, request.sampling.top_k)).log_softmax(-1)
         start = len(request.prompt_token_ids)
         for i, token in enumerate(generation.token_ids):
             gaps.append(abs(float(scores[start + i - 1, int(token)]) - float(generation.logprobs[i])))
@@ -85,6 +87,8 @@ def test_published_weights_are_the_ones_that_sample(ray, model_path, tmp_path, k
         generations = pool.generate(asked, seed=3)
         assert {int(v) for g in generations for v in g.versions} == {version}
         assert largest_gap(model, asked, generations) < 1e-4
+        cut = requests(8, top_p=0.7, top_k=20)
+        assert largest_gap(model, cut, pool.generate(cut, seed=4)) < 1e-4  # of what top-k and top-p leave
         again = pool.generate(asked, seed=3)
         assert [g.token_ids.tolist() for g in again] == [g.token_ids.tolist() for g in generations]
     assert largest_gap(old, asked, generations) > 1e-2  # the check notices stale weights

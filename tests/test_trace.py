@@ -40,4 +40,4 @@ def test_only_the_first_iterations_of_a_stage_are_kept():
     untraced = StageTrace(first=4, count=0)
     untraced.reward_span("math", 1.0, 2.0)
     assert not untraced.is_over(4)
-    assert untraced.content() == {"traceEvents": [], "displayTimeUnit": "ms"}
+    assert untraced.content() == {"traceEvents": [], "displayTimeUnit": "ms", "otherData": {"began": 0.0}}

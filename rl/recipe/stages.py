@@ -197,11 +197,8 @@ def _rl_problems(stage: RlStage) -> Iterator[str]:
     yield from algorithm_problems(algorithm)
     if algorithm.reference_reset_every and not algorithm.needs_reference:
         yield "algorithm.reference_reset_every: there is no reference; set a KL coefficient or measure_kl"
-    if stage.sampling.temperature == 0 or stage.sampling.top_p != 1 or stage.sampling.top_k != 0:
-        yield (
-            "sampling: an rl stage needs temperature > 0, top_p 1 and top_k 0; otherwise the trainer cannot "
-            "compute the log-probs of the distribution that was sampled from"
-        )
+    if stage.sampling.temperature == 0 or stage.sampling.top_k == 1:
+        yield "sampling: an rl stage needs temperature > 0 and top_k other than 1: greedy responses teach nothing"
     labels = [reward.label for reward in stage.rewards]
     for label in sorted({label for label in labels if labels.count(label) > 1}):
         yield f"rewards: two rewards have the label {label!r}; give one of them a name"
