@@ -199,6 +199,7 @@ def start_engines(
         start_timeout_s=section.start_timeout_s,
         answer_timeout_s=section.answer_timeout_s,
         one_machine=_on_one_machine(),
+        max_failed_requests=section.max_failed_requests,
     )
 
     def make(index: int) -> ActorHandle:

@@ -8,14 +8,13 @@ from typing import Literal
 
 import numpy as np
 
-from rollouts.engine import Generation, Progress, Request
+from rollouts.engine import Generation, GivenUp, Progress, Request
 
 Rule = Literal["load", "fixed"]
 MAX_ATTEMPTS = 3
-
-
-class RequestFailed(Exception):
-    """A request that every engine refuses."""
+# A group of requests with one among them that may break engines is dealt in so many pieces, each to an engine that has
+# nothing else.
+_PIECES = 8
 
 
 class Deal:
@@ -25,6 +24,10 @@ class Deal:
     after a crash the whole block is sampled again, and what was delivered before is not delivered twice.
     `load`: the next prompt's samples go to the engine with the fewest sequences under way, and no engine holds much
     more than it decodes at the same time; after a crash only what was not finished is dealt again.
+
+    A request that an engine refuses is dealt again, and given up after MAX_ATTEMPTS. One that breaks engines is found:
+    what was under way at two breaks is dealt apart, when all else has been dealt, in ever smaller pieces, and a request
+    that was under way at MAX_ATTEMPTS breaks, at the last alone, is given up.
     """
 
     def __init__(self, requests: Sequence[Request], *, engines: int, capacity: int, rule: Rule, first: int = 0) -> None:
@@ -43,6 +46,9 @@ class Deal:
         self._room = capacity + max(capacity // 8, 1)
         self._under_way: list[set[int]] = [set() for _ in range(engines)]
         self._attempts: Counter[int] = Counter()
+        self._breaks: Counter[int] = Counter()
+        self._apart: deque[list[int]] = deque()
+        self._alone: set[int] = set()  # engines that hold such a piece, and get nothing beside it
         self._begun: Counter[int] = Counter()
         self._open = set(self.requests)
         numbers = np.arange(first, first + len(requests))
@@ -70,6 +76,10 @@ class Deal:
         """True while an engine has requests."""
         return bool(self._under_way[engine])
 
+    def is_apart(self, engine: int) -> bool:
+        """True while an engine has only requests of which one may break it."""
+        return engine in self._alone
+
     def seed_for(self, engine: int, seed: int) -> int:
         """Seed of an engine that begins with nothing under way: equal for the same block, new for new work."""
         self._begun[engine] += 1
@@ -77,13 +87,25 @@ class Deal:
 
     def next_for(self, ready: Sequence[int]) -> dict[int, list[int]]:
         """Numbers for each of the engines that can take some now."""
+        ready = [engine for engine in ready if engine not in self._alone]
+        hands = self._next_blocks(ready) if self._fixed else self._next_by_load(ready)
+        for engine in ready:
+            if self._apart and (self._fixed or not self._waiting) and not self._under_way[engine]:
+                hands[engine] = self._apart.popleft()
+                self._under_way[engine] = set(hands[engine])
+                self._alone.add(engine)
+        return hands
+
+    def _next_blocks(self, ready: Sequence[int]) -> dict[int, list[int]]:
         hands: dict[int, list[int]] = {}
-        if self._fixed:
-            for engine in ready:
-                if not self._under_way[engine] and self._blocks[engine]:
-                    hands[engine], self._blocks[engine] = self._blocks[engine], []
-                    self._under_way[engine] = set(hands[engine])
-            return hands
+        for engine in ready:
+            if not self._under_way[engine] and self._blocks[engine]:
+                hands[engine], self._blocks[engine] = self._blocks[engine], []
+                self._under_way[engine] = set(hands[engine])
+        return hands
+
+    def _next_by_load(self, ready: Sequence[int]) -> dict[int, list[int]]:
+        hands: dict[int, list[int]] = {}
         while self._waiting and ready:
             engine = min(ready, key=lambda index: (len(self._under_way[index]), index))
             load = len(self._under_way[engine])
@@ -94,42 +116,55 @@ class Deal:
             self._under_way[engine].update(group)
         return hands
 
-    def take(self, engine: int, progress: Progress) -> list[tuple[int, Generation]]:
-        """What is new of an engine's answer, by index of the request.
-
-        Raises:
-            RequestFailed: one of its requests was refused too often.
-        """
+    def take(self, engine: int, progress: Progress) -> list[tuple[int, Generation | GivenUp]]:
+        """What is new of an engine's answer, by index of the request."""
+        new: list[tuple[int, Generation | GivenUp]] = []
         for number, reason in progress.failed:
             if number in self._under_way[engine]:
-                self._refused(engine, number, reason)
-        new: list[tuple[int, Generation]] = []
+                new += self._refused(engine, number, reason)
         for number, generation in progress.finished:
             self._under_way[engine].discard(number)
             if number in self._open:
                 self._open.remove(number)
                 new.append((number - self.first, generation))
+        if not self._under_way[engine]:
+            self._alone.discard(engine)
         return new
 
-    def _refused(self, engine: int, number: int, reason: str) -> None:
+    def _refused(self, engine: int, number: int, reason: str) -> list[tuple[int, GivenUp]]:
         self.refusals += 1
         self._attempts[number] += 1
-        if self._attempts[number] >= MAX_ATTEMPTS:
-            raise RequestFailed(
-                f"request {number - self.first} of {len(self.requests)} was refused {MAX_ATTEMPTS} times: {reason}"
-            )
         self._under_way[engine].remove(number)
+        if self._attempts[number] >= MAX_ATTEMPTS:
+            return [self._given_up(number, f"it was refused {MAX_ATTEMPTS} times: {reason}")]
         self._again(engine, [number])
+        return []
 
-    def broken(self, engine: int) -> None:
-        """An engine is gone: what it had is dealt again."""
+    def _given_up(self, number: int, reason: str) -> tuple[int, GivenUp]:
+        self._open.discard(number)
+        return number - self.first, GivenUp(reason, breaks=self._breaks[number])
+
+    def broken(self, engine: int, reason: str) -> list[tuple[int, GivenUp]]:
+        """An engine is gone: what it had is dealt again, but for a request that was alone and breaks engines."""
         lost = sorted(self._under_way[engine])
         self._under_way[engine].clear()
+        self._alone.discard(engine)
+        if len(lost) == 1 and self._breaks[lost[0]] + 1 >= MAX_ATTEMPTS and lost[0] in self._open:
+            self._breaks.update(lost)
+            times = self._breaks[lost[0]]
+            return [self._given_up(lost[0], f"it breaks engines ({times} times, the last time alone): {reason}")]
         self.dealt_again += len(lost)
-        if self._fixed and lost:
+        self._breaks.update(lost)
+        suspects = [number for number in lost if self._breaks[number] > 1 and number in self._open]
+        if suspects:
+            size = max(len(suspects) // _PIECES, 1)
+            self._apart.extend(suspects[start : start + size] for start in range(0, len(suspects), size))
+            self._again(engine, [number for number in lost if self._breaks[number] == 1 and number in self._open])
+        elif self._fixed and lost:
             self._blocks[engine] = self._whole_blocks[engine]
         else:
             self._again(engine, lost)
+        return []
 
     def _again(self, engine: int, numbers: list[int]) -> None:
         if self._fixed:

@@ -12,15 +12,25 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rl.deal import Deal, RequestFailed, Rule
+from rl.deal import Deal, Rule
 from rl.errors import RunFailed, last_line
-from rollouts.engine import Begun, Engine, EngineStart, Generation, Paused, Progress, Request
+from rollouts.engine import (
+    Begun,
+    Engine,
+    EngineStart,
+    Generation,
+    GivenUp,
+    Paused,
+    Progress,
+    Request,
+    RequestRefused,
+)
 from rollouts.shared_weights import SharedBuffer
 
 if TYPE_CHECKING:
@@ -44,6 +54,8 @@ class PoolSettings:
     """without an answer of an engine that has calls under way"""
     one_machine: bool = True
     """every engine runs on the machine of this process"""
+    max_failed_requests: int = 0
+    """that may be given up before the run ends"""
 
 
 @dataclass
@@ -79,7 +91,7 @@ class EnginePool(Engine):
         self._restarts_left = settings.max_restarts
         self._weights: tuple[Any, int] | None = None
         self._deal: Deal | None = None
-        self._arrived: deque[tuple[int, Generation]] = deque()  # not delivered yet
+        self._arrived: deque[tuple[int, Generation | GivenUp]] = deque()  # not delivered yet
         # Engines on other machines cannot see this one's memory: Ray carries the weights there.
         self._buffer = SharedBuffer() if settings.one_machine and SharedBuffer.is_possible() else None
         self._next_number = 0
@@ -88,6 +100,7 @@ class EnginePool(Engine):
         self.restarts = 0
         self.dealt_again = 0
         self.refusals = 0
+        self.given_up = 0
         self._seats = [self._new_seat(index) for index in range(settings.replicas)]
 
     # ------------------------------------------------------------ Engine
@@ -114,15 +127,23 @@ class EnginePool(Engine):
         return starts
 
     def generate(self, requests: Sequence[Request], *, seed: int) -> list[Generation]:
-        """See `Engine.generate`."""
-        found = dict(self.stream(requests, seed=seed))
+        """See `Engine.generate`.
+
+        Raises:
+            RequestRefused: no engine can answer a request.
+        """
+        found: dict[int, Generation] = {}
+        for index, outcome in self.stream(requests, seed=seed):
+            if isinstance(outcome, GivenUp):
+                raise RequestRefused(outcome.reason, index)
+            found[index] = outcome
         return [found[index] for index in range(len(requests))]
 
-    def stream(self, requests: Sequence[Request], *, seed: int) -> Iterator[tuple[int, Generation]]:
+    def stream(self, requests: Sequence[Request], *, seed: int) -> Iterator[tuple[int, Generation | GivenUp]]:
         """See `Engine.stream`.
 
         Raises:
-            RunFailed: the budget of restarts is used up, or a request is refused by every engine.
+            RunFailed: the budget of restarts is used up.
         """
         settings, first = self._settings, self._next_number
         self._next_number += len(requests)
@@ -135,8 +156,6 @@ class EnginePool(Engine):
                     self._listen(deal)
                 while self._arrived:
                     yield self._arrived.popleft()
-        except RequestFailed as error:
-            raise RunFailed(str(error)) from None
         finally:
             self.dealt_again += deal.dealt_again
             self.refusals += deal.refusals
@@ -150,7 +169,7 @@ class EnginePool(Engine):
         deal, self._deal = self._deal, None
         if deal is None:  # all of it has been delivered
             return Paused({}, {})
-        late = dict(self._arrived)
+        late = {index: one for index, one in self._arrived if isinstance(one, Generation)}
         self._arrived.clear()
         begun: dict[int, Begun] = {}
         for index in range(len(self._seats)):
@@ -158,7 +177,7 @@ class EnginePool(Engine):
                 self._call(index, "pause")
         for index, answer in self._until_quiet():
             if isinstance(answer, Progress):
-                late.update(deal.take(index, answer))
+                late.update((i, one) for i, one in deal.take(index, answer) if isinstance(one, Generation))
             elif isinstance(answer, list):
                 begun.update(answer)
         rest = deal.open_requests()
@@ -199,6 +218,7 @@ class EnginePool(Engine):
             "engine_restarts": float(self.restarts),
             "requests_dealt_again": float(self.dealt_again),
             "requests_refused": float(self.refusals),
+            "requests_given_up": float(self.given_up),
         }
 
     # ------------------------------------------------------------ calls and answers
@@ -219,7 +239,14 @@ class EnginePool(Engine):
     def _listen(self, deal: Deal) -> None:
         for index, answer in self._answers():
             if isinstance(answer, Progress):
-                self._arrived.extend(deal.take(index, answer))
+                self._arrived.extend((number, self._judged(one)) for number, one in deal.take(index, answer))
+
+    def _judged(self, outcome: Generation | GivenUp) -> Generation | GivenUp:
+        """Counts a request that is given up, and says whether the run goes on."""
+        if isinstance(outcome, Generation):
+            return outcome
+        self.given_up += 1
+        return replace(outcome, allowed=self.given_up <= self._settings.max_failed_requests)
 
     def _call(self, index: int, method: str, *args: object, **kwargs: object) -> None:
         seat = self._seats[index]
@@ -297,18 +324,31 @@ class EnginePool(Engine):
 
         with contextlib.suppress(Exception):  # it is dead, or dying; either is fine
             ray.kill(self._seats[index].actor)
-        if not self._restarts_left:
+        lost, explained = self._lost(index, reason)
+        if not self._restarts_left and not explained:
             self._seats[index].calls.clear()
             self._ended = f"rollout engine {index} died and engine.max_restarts is used up: {reason}"
             raise RunFailed(self._ended)
-        self._restarts_left -= 1
+        self._restarts_left -= not explained
         self.restarts += 1
-        lost = self._deal is not None and self._deal.busy(index)
         self._on_event(
             f"rollout engine {index} is started anew{', its work is dealt again' if lost else ''}: {reason}"
         )
         self._seats[index] = self._new_seat(index)
         if self._weights is not None:
             self._call(index, "load_weights", *self._weights)
-        if self._deal is not None:
-            self._deal.broken(index)
+
+    def _lost(self, index: int, reason: str) -> tuple[bool, bool]:
+        """Whether an engine that broke had work, and whether one of its requests may be what broke it.
+
+        Such restarts do not count towards the budget, nor do those before that a request turns out to have caused.
+        """
+        deal = self._deal
+        if deal is None:
+            return False, False
+        lost, apart = deal.busy(index), deal.is_apart(index)
+        given_up = deal.broken(index, reason)
+        for number, one in given_up:
+            self._restarts_left = min(self._restarts_left + one.breaks, self._settings.max_restarts)
+            self._arrived.append((number, self._judged(one)))
+        return lost, apart or bool(given_up)

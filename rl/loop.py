@@ -61,6 +61,8 @@ class RlLoop:
     """told when the learner did what, in seconds since the epoch"""
     engine_sleeps: bool = False
     """the engines' memory is the learner's while it learns"""
+    tell: Callable[[str], None] = lambda message: None
+    """told of prompts that no engine can answer"""
     async_level: int = 0
     """iterations that the engines are ahead of the learner"""
 
@@ -82,6 +84,7 @@ class RlLoop:
             max_model_len=self.max_model_len,
             rewrite=self.rewrite,
             collect=self.collect,
+            tell=self.tell,
         )
         order = OneAhead if self.async_level else InTurn
         with order(rollouts, start=start, end=self.stage.iterations, carried=carried) as source:

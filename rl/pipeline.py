@@ -19,6 +19,7 @@ from rl.recovery import recover
 from rl.reporting.report import write_report
 from rl.run_directory import open_run_directory
 from rl.start import started_parts
+from rollouts.engine import RequestRefused
 from rollouts.rows import DatasetError
 from rollouts.sampler import SamplingError
 
@@ -58,6 +59,8 @@ def _files_told_plainly(path: Path) -> Iterator[None]:
         yield
     except DatasetError as error:
         raise UserError(str(error)) from error
+    except RequestRefused as error:
+        raise RunFailed(str(error)) from error
     except SamplingError as error:
         raise RunFailed(f"engine.server: {error}") from error
     except (OSError, SafetensorError) as error:

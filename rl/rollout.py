@@ -21,6 +21,8 @@ from rollouts.trajectory import Trajectory
 _MAX_PASSED_OVER = 100
 # Trajectories that are scored together.
 _CHUNK_ROWS = 128
+# Prompts that are not learned from, by why.
+_COUNTED = ("prompts_too_long", "prompts_unreadable", "prompts_unanswerable")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Rollouts:
     """makes the trajectories in place of the engine's stream of responses"""
     stop_if_asked: Callable[[], None] = field(default=lambda: None)
     """called for every prompt that is complete; ends the gathering by an exception"""
+    tell: Callable[[str], None] = field(default=lambda message: None)
+    """told of prompts that no engine can answer"""
 
     def gather(self, index: int, carried: Sequence[StartedPrompt] = ()) -> Gathered:
         """Everything that iteration `index` learns from.
@@ -70,7 +74,7 @@ class Rollouts:
         else:
             scoring, passed_over, rest, metrics = self._first_done(index, carried, seed, seconds)
             learned_from = scoring.scored
-        counts = {name: float(passed_over[name]) for name in ("prompts_too_long", "prompts_unreadable")}
+        counts = {name: float(passed_over[name]) for name in _COUNTED}
         return Gathered(scoring, learned_from, {**counts, **metrics}, seconds, rest)
 
     def _sampled(self, num_prompts: int, seed: int, seconds: dict[str, float]) -> tuple[Scoring, Counter[str]]:
@@ -82,8 +86,15 @@ class Rollouts:
         samples = self.stage.samples_per_prompt
         if self.collect is not None:
             return self._scored(self._episodes(self.collect, started, seed), seconds), passed_over
-        chunks = in_chunks(self._collection(started, seed), len(started), max(_CHUNK_ROWS // samples, 1))
-        return self._scored(chunks, seconds), passed_over
+        collection = self._collection(started, seed)
+        scoring = self._scored(in_chunks(collection, len(started), max(_CHUNK_ROWS // samples, 1)), seconds)
+        self._tell_dropped(collection, passed_over)
+        return scoring, passed_over
+
+    def _tell_dropped(self, collection: Collection, counts: Counter[str]) -> None:
+        for told in collection.dropped.values():
+            self.tell(told)
+        counts["prompts_unanswerable"] += len(collection.dropped)
 
     def _episodes(
         self, collect: Collect, started: Sequence[StartedPrompt], seed: int
@@ -134,7 +145,8 @@ class Rollouts:
         started = [*kept, *map(StartedPrompt, self.rewrite(prompts, seed) if prompts else ())]
         seconds["rollout"] += time.perf_counter() - start
         collection = self._collection(started, seed, enough=wanted)
-        scoring = self._scored(iter(collection), seconds)
+        scoring = self._scored(((index, own) for index, own in collection if own), seconds)
+        self._tell_dropped(collection, passed_over)
         rest = collection.rest if tail.rest == "continue" else ()
         metrics = {
             "prompts_carried": float(len(rest)),

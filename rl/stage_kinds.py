@@ -134,6 +134,7 @@ def _rl_loop(parts: RunParts, name: str, stage: RlStage, progress: StageProgress
         on_phase=trace.learner_span,
         engine_sleeps=parts.recipe.engine.colocate,
         async_level=parts.recipe.learner.async_level,
+        tell=parts.display.message,
     )
     if stage.episodes is not None:
         from rl.gui.episodes import EpisodeCollector

@@ -9,9 +9,30 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rollouts.engine import NOT_BEGUN, Begun, Engine, Generates, Generation, Request, Sampling
+from rollouts.engine import (
+    NOT_BEGUN,
+    Begun,
+    Engine,
+    Generates,
+    Generation,
+    GivenUp,
+    Request,
+    RequestRefused,
+    Sampling,
+)
 from rollouts.processing import Processing, encoded, encoded_with_images
-from rollouts.trajectory import NO_INPUTS, ModelInputs, Prompt, PromptContent, PromptImages, Trajectory, images_of
+from rollouts.trajectory import (
+    NO_INPUTS,
+    ModelInputs,
+    Prompt,
+    PromptContent,
+    PromptImages,
+    Trajectory,
+    images_of,
+    text_of,
+)
+
+_TOLD_CHARACTERS = 300  # of a prompt, in a message about it
 
 
 def encode_content(tokenizer: Processing, content: PromptContent) -> NDArray[np.int64]:
@@ -66,7 +87,10 @@ def collect(
     """`samples_per_prompt` trajectories of every prompt; those of one prompt are adjacent."""
     asked = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
     requests = [Request(prompt.token_ids, sampling, prompt.images) for prompt in asked]
-    generations = engine.generate(requests, seed=seed)
+    try:
+        generations = engine.generate(requests, seed=seed)
+    except RequestRefused as error:
+        raise error if error.index is None else _named(asked[error.index], str(error)) from None
     return [_trajectory(prompt, generation) for prompt, generation in zip(asked, generations)]
 
 
@@ -83,7 +107,12 @@ class Collection:
     """The samples of many prompts as they are done.
 
     Iterating gives (index of the prompt, its trajectories), each prompt once and when all of its samples are done.
-    After `enough` prompts it ends; what the others have so far is in `rest`.
+    After `enough` prompts it ends; what the others have so far is in `rest`. A prompt with a request that no engine can
+    answer comes with no trajectories, and is in `dropped`.
+
+    Raises:
+        RequestRefused: no engine can answer a request, and the recipe does not let the stage go on without it; or there
+            is no prompt that engines can answer.
     """
 
     def __init__(
@@ -101,6 +130,8 @@ class Collection:
         self._enough = len(started) if enough is None else enough
         self._finished = [dict(one.finished) for one in started]
         self.rest: tuple[StartedPrompt, ...] = ()
+        self.dropped: dict[int, str] = {}
+        """prompts with a sample that no engine can give, by index, and why"""
 
     def __iter__(self) -> Iterator[tuple[int, list[Trajectory]]]:
         delivered: list[int] = []
@@ -122,18 +153,30 @@ class Collection:
             stream = self._engine.stream(requests, seed=self._seed)  # kept: without a reference it would end itself
             for number, generation in stream:
                 index, sample = asked[number]
+                if isinstance(generation, GivenUp):
+                    if index not in self.dropped:
+                        self._drop(index, generation)
+                        yield index, []
+                    continue
                 self._finished[index][sample] = generation
                 if self._is_complete(index):
                     delivered.append(index)
                     yield index, self._trajectories(index)
                 if len(delivered) == self._enough:
                     break
-            if len(delivered) < len(self._started):
+            if len(delivered) + len(self.dropped) < len(self._started):
                 paused = self._engine.pause()
                 for number, generation in paused.finished.items():
                     self._finished[asked[number][0]][asked[number][1]] = generation
                 begun = {asked[number]: own for number, own in paused.begun.items()}
-        self.rest = tuple(self._left(index, begun) for index in range(len(self._started)) if index not in delivered)
+        done = {*delivered, *self.dropped}
+        self.rest = tuple(self._left(index, begun) for index in range(len(self._started)) if index not in done)
+
+    def _drop(self, index: int, outcome: GivenUp) -> None:
+        error = _named(self._started[index].prompt, outcome.reason)
+        self.dropped[index] = str(error)
+        if not outcome.allowed or len(self.dropped) == len(self._started):
+            raise error
 
     def _is_complete(self, index: int) -> bool:
         return len(self._finished[index]) == self._samples
@@ -164,7 +207,17 @@ def in_chunks(
         number = index // size
         members = range(number * size, min((number + 1) * size, num_prompts))
         if all(member in there for member in members):
-            yield number, [one for member in members for one in there[member]]
+            whole = [one for member in members for one in there[member]]
+            if whole:  # not one of prompts that were dropped alone
+                yield number, whole
+
+
+def _named(prompt: TokenizedPrompt, reason: str) -> RequestRefused:
+    """The refusal with the prompt that it is about."""
+    content = prompt.prompt.content
+    text = content if isinstance(content, str) else "\n".join(map(text_of, content))
+    told = text if len(text) <= _TOLD_CHARACTERS else f"{text[:_TOLD_CHARACTERS]}..."
+    return RequestRefused(f"a prompt of {prompt.prompt.origin} cannot be answered: {reason}. The prompt: {told!r}")
 
 
 def _trajectory(prompt: TokenizedPrompt, generation: Generation) -> Trajectory:

@@ -75,6 +75,11 @@ class Request:
 class RequestRefused(RuntimeError):
     """An engine cannot answer a request; it can answer others."""
 
+    def __init__(self, reason: str, index: int | None = None) -> None:
+        """`index`: of the request among those that were asked; None where it is told already which it is."""
+        super().__init__(reason)
+        self.index = index
+
 
 class PromptMismatch(RequestRefused):
     """An engine made other tokens of a prompt with images than the trainer: what was sampled would be misread."""
@@ -93,6 +98,17 @@ class Generation:
     finish_reason: FinishReason
     versions: NDArray[np.int32]
     """[A] weight updates that the policy had seen when it sampled the token"""
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """In place of a generation: a request that no engine can answer."""
+
+    reason: str
+    breaks: int = 0
+    """engines that broke while they had it"""
+    allowed: bool = False
+    """whether the recipe lets a stage go on without it"""
 
 
 @dataclass(frozen=True)
@@ -116,7 +132,7 @@ class Generates(Protocol):
 class Engine(Generates, Protocol):
     """Generates responses with the newest weights that it was given."""
 
-    def stream(self, requests: Sequence[Request], *, seed: int) -> Iterator[tuple[int, Generation]]:
+    def stream(self, requests: Sequence[Request], *, seed: int) -> Iterator[tuple[int, Generation | GivenUp]]:
         """(index of the request, its generation), each once, as they finish. Closing the iterator drops the rest."""
         ...
 

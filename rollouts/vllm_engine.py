@@ -130,15 +130,13 @@ class VllmEngine:
 
     def _refused(self, number: int, request: Request, pictures: dict[int, dict[str, Any]]) -> str | None:
         """Takes a request; why it cannot be taken, or None."""
-        from vllm.exceptions import VLLMClientError
-
         parameters = sampling_parameters(
             request.remaining, logprobs=0, output_kind=_final_only(), logit_bias=self._never_sampled
         )
         try:
             self._engine.add_request(str(number), engine_prompt(request, pictures), parameters)
-        except (ValueError, VLLMClientError) as error:  # of this request: a prompt that is too long, say
-            return str(error)
+        except Exception as error:  # a prompt is untrusted: too long, or an image that its processor chokes on
+            return f"{type(error).__name__}: {error}"
         self._requests[number] = request
         return None
 

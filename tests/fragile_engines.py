@@ -6,8 +6,11 @@ import os
 import signal
 from pathlib import Path
 
-from rollouts.engine import Progress
+import numpy as np
+
+from rollouts.engine import EngineStart, Generation, Progress
 from rollouts.hf_engine import HfEngine
+from rollouts.trajectory import FinishReason
 from rollouts.vllm_engine import VllmEngine
 
 
@@ -61,3 +64,38 @@ class FragileHf(HfEngine):
         refusal.unlink()
         progress = super().advance(new[1:], seed=seed)
         return Progress(progress.finished, [(new[0][0], "not today")], progress.began, progress.ended)
+
+
+class PoisonedVllm(VllmEngine):
+    """Raises at every step while it has a prompt with a certain token."""
+
+    def __init__(self, settings, poison: int):
+        super().__init__(settings)
+        step = self._engine.step
+
+        def checked():
+            if any(poison in request.prompt_token_ids for request in self._requests.values()):
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            return step()
+
+        self._engine.step = checked
+
+
+class Poisoned:
+    """An engine without a model, three answers at a time, which raises while it has a prompt with a certain token."""
+
+    def __init__(self, poison: int):
+        self.poison, self.waiting = poison, {}
+
+    def ready(self):
+        return EngineStart(0.0, 0.0, 0.0, 0.0)
+
+    def advance(self, new, *, seed):
+        self.waiting.update(new)
+        if any(self.poison in request.prompt_token_ids for request in self.waiting.values()):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        numbers = list(self.waiting)[:3]
+        for number in numbers:
+            del self.waiting[number]
+        one = Generation(np.array([1]), np.zeros(1, np.float32), "", FinishReason.STOP, np.zeros(1, np.int32))
+        return Progress([(number, one) for number in numbers], (), 0.0, 0.0)

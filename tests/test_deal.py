@@ -1,12 +1,11 @@
 """Dealing requests to engines, without engines: whatever breaks, every request is delivered once."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl.deal import MAX_ATTEMPTS, Deal, RequestFailed
-from rollouts.engine import Generation, Progress, Request, Sampling
+from rl.deal import MAX_ATTEMPTS, Deal
+from rollouts.engine import Generation, GivenUp, Progress, Request, Sampling
 from rollouts.trajectory import FinishReason
 
 
@@ -48,7 +47,7 @@ def test_every_request_is_delivered_once_whatever_breaks_and_when(prompts, sampl
             done, holding[engine] = holding[engine][:count], holding[engine][count:]
             delivered += [index for index, _ in deal.take(engine, answer(*done))]
         elif what == "crash":
-            deal.broken(engine)
+            delivered += [index for index, _ in deal.broken(engine, "killed")]  # alone at three: given up
             holding[engine] = []
             crashes += 1
         else:
@@ -77,7 +76,7 @@ def test_a_fixed_deal_is_repeated_as_a_whole_and_with_its_seed():
     assert deal.next_for([0, 1]) == {0: [0, 1, 2, 3], 1: [4, 5, 6, 7]}
     assert deal.seed_for(1, 10) == 11
     assert [index for index, _ in deal.take(1, answer(5))] == [5]
-    deal.broken(1)
+    deal.broken(1, "killed")
     assert deal.dealt_again == 3
     assert deal.next_for([0, 1]) == {1: [4, 5, 6, 7]}  # the same batch gives the same bits
     assert deal.seed_for(1, 10) == 11
@@ -89,9 +88,50 @@ def test_new_work_of_an_engine_has_a_seed_of_its_own_where_the_deal_is_by_load()
     assert len({deal.seed_for(engine, 10) for engine in (0, 1, 0, 1)}) == 4
 
 
-def test_a_request_that_is_refused_again_and_again_ends_the_stream_with_the_reason():
-    deal = Deal(requests(1, 1), engines=2, capacity=4, rule="load")
-    with pytest.raises(RequestFailed, match="request 0 of 1 was refused 3 times: too long"):
-        for _ in range(MAX_ATTEMPTS):
-            ((engine, numbers),) = deal.next_for([0, 1]).items()
-            deal.take(engine, answer(failed=[(numbers[0], "too long")]))
+def test_a_request_that_is_refused_again_and_again_is_given_up_and_the_others_go_on():
+    deal = Deal(requests(2, 1), engines=2, capacity=4, rule="load")
+    assert deal.next_for([0, 1]) == {0: [0], 1: [1]}
+    given_up = deal.take(0, answer(failed=[(0, "too long")]))
+    for _ in range(MAX_ATTEMPTS - 1):
+        assert deal.next_for([0, 1]) == {0: [0]}
+        given_up += deal.take(0, answer(failed=[(0, "too long")]))
+    assert given_up == [(0, GivenUp("it was refused 3 times: too long"))]
+    assert not deal.complete
+    assert [index for index, _ in deal.take(1, answer(1))] == [1]
+    assert deal.complete
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    prompts=st.integers(1, 40),
+    samples=st.integers(1, 4),
+    engines=st.integers(1, 4),
+    rule=st.sampled_from(["load", "fixed"]),
+    poisoned=st.sets(st.integers(0, 159), max_size=2),
+    data=st.data(),
+)
+def test_a_request_that_breaks_every_engine_is_found_and_the_others_are_delivered(
+    prompts, samples, engines, rule, poisoned, data
+):
+    poisoned = {number for number in poisoned if number < prompts * samples}
+    deal = Deal(requests(prompts, samples), engines=engines, capacity=16, rule=rule)
+    holding = [set() for _ in range(engines)]
+    delivered, given_up, breaks = [], [], 0
+    while not deal.complete:
+        for engine, numbers in deal.next_for(list(range(engines))).items():
+            assert not deal.is_apart(engine) or not holding[engine]
+            holding[engine] |= set(numbers)
+        engine = data.draw(st.sampled_from([engine for engine in range(engines) if holding[engine]]))
+        if holding[engine] & poisoned:
+            breaks += 1
+            given_up += deal.broken(engine, "CUDA error")
+            holding[engine] = set()
+        else:
+            done = data.draw(st.integers(1, len(holding[engine])))
+            numbers = sorted(holding[engine])[:done]
+            holding[engine] -= set(numbers)
+            delivered += [index for index, _ in deal.take(engine, answer(*numbers))]
+    assert sorted(delivered) == sorted(set(range(prompts * samples)) - poisoned)
+    assert {number for number, _ in given_up} == poisoned
+    assert all(one.breaks >= MAX_ATTEMPTS and "last time alone" in one.reason for _, one in given_up)
+    assert breaks <= 6 * max(len(poisoned), 1)  # two of a whole, then of pieces of an eighth: 160, 20, 2, 1

@@ -49,6 +49,9 @@ class EngineSection(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_restarts: NonNegative = 3
     """times that an engine is started anew, all engines together, before the run stops"""
+    max_failed_requests: NonNegative = 0
+    """requests that no engine can answer (each refuses it, or breaks by it) before the run stops; up to so many are
+    told and counted, and their prompts are not learned from"""
     start_timeout_s: PositiveFloat = 600
     answer_timeout_s: PositiveFloat = 600
     """an engine that has work and does not answer for so long is killed and started anew; longer than one step of the
