@@ -2,19 +2,23 @@
 
     python benchmarks/rollout_simulation.py [--engines 64] [--measure]
 
-A simulated engine takes a + b * n seconds for a step of n sequences. With --measure, a and b are fitted to a real vLLM
-engine on this machine first; otherwise they are those of an earlier fit. Requests are dealt by `rl.deal.Deal`, the code
-that the pool uses. Lengths are log-uniform or Pareto between L and 10 L.
+A simulated engine takes a + b * n seconds for a step of n sequences, and c seconds for each token of a response that
+moves to it, which it has to read. With --measure, a, b and c are fitted to a real vLLM engine on this machine first;
+otherwise they are those of an earlier fit. Requests are dealt and moved by `rl.deal.Deal`, the code that the pool uses,
+when engines answer, every tenth of a second as real ones do. Lengths are log-uniform or Pareto between L and 10 L.
 
 `balance` is the mean time that an engine works over the time until the last one is done: 1 is ideal, and what is
-missing is time that engines wait for the slowest. `all` waits for every response, `first` (partial rollouts) ends when
-the wanted number of prompts is complete. `blocks` is the fixed deal, every engine its share at once, for comparison.
+missing is time that engines wait for the slowest. `over even` is that time over the one of engines that are loaded
+evenly at every moment, as if all slots were one machine's: 1 is ideal. `all` waits for every response, `first` (partial
+rollouts) ends when the wanted number of prompts is complete. `stay` deals by load and moves nothing; `blocks` is the
+fixed deal, every engine its share at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rl.deal import Deal, Rule
-from rollouts.engine import Generation, Progress, Request, Sampling
+from rollouts.engine import NOT_BEGUN, Generation, Progress, Request, Sampling
 from rollouts.trajectory import FinishReason
 
 
@@ -32,6 +36,8 @@ class StepTime:
 
     fixed: float
     each: float
+    read: float
+    """seconds for each token of a prompt"""
 
     def of(self, sequences: int) -> float:
         """Seconds."""
@@ -39,7 +45,8 @@ class StepTime:
 
 
 # Fitted on two cores of an Intel Xeon to a Qwen3 of hidden size 256 and 4 layers, float32.
-FITTED = StepTime(fixed=0.00272, each=0.0000734)
+FITTED = StepTime(fixed=0.00272, each=0.0000734, read=0.0000734)
+REPORT_S = 0.1  # after which an engine answers, as in rollouts/vllm_engine.py
 NOTHING = Generation(np.zeros(0, np.int64), np.zeros(0, np.float32), "", FinishReason.STOP, np.zeros(0, np.int32))
 
 
@@ -51,30 +58,57 @@ class SimulatedEngine:
         self.running: dict[int, int] = {}  # number -> tokens left
         self.queued: list[tuple[int, int]] = []
         self.worked = 0.0
+        self.to_read = 0
 
-    def take(self, numbers: Sequence[int], lengths: Sequence[int]) -> None:
-        """Takes requests."""
-        self.queued += [(number, lengths[number]) for number in numbers]
+    @property
+    def busy(self) -> bool:
+        """Whether it has requests."""
+        return bool(self.running or self.queued)
+
+    def take(self, number: int, left: int, begun: int) -> None:
+        """Takes a request with so many tokens left, after those that it has."""
+        self.queued.append((number, left))
+        self.to_read += begun
+
+    def give_back(self, numbers: Sequence[int]) -> dict[int, int]:
+        """Tokens left of requests that are not finished."""
+        found = {number: left for number, left in [*self.running.items(), *self.queued] if number in numbers}
+        self.queued = [one for one in self.queued if one[0] not in found]
+        self.running = {number: left for number, left in self.running.items() if number not in found}
+        return found
 
     def advance(self) -> tuple[float, list[int]]:
-        """Steps until something is finished: (seconds, numbers that are finished)."""
-        while self.queued and len(self.running) < self.capacity:
-            number, left = self.queued.pop(0)
-            self.running[number] = left
-        steps = min(self.running.values())
-        seconds = steps * self.step.of(len(self.running))
-        self.running = {number: left - steps for number, left in self.running.items()}
-        done = [number for number, left in self.running.items() if left == 0]
-        for number in done:
-            del self.running[number]
+        """Steps until it answers: (seconds, numbers that are finished)."""
+        seconds, done = self.to_read * self.step.read, []
+        self.to_read = 0
+        while self.busy and seconds < REPORT_S:
+            while self.queued and len(self.running) < self.capacity:
+                number, left = self.queued.pop(0)
+                self.running[number] = left
+            each = self.step.of(len(self.running))
+            steps = min(min(self.running.values()), math.ceil((REPORT_S - seconds) / each))
+            seconds += steps * each
+            self.running = {number: left - steps for number, left in self.running.items()}
+            ended = [number for number, left in self.running.items() if left == 0]
+            for number in ended:
+                del self.running[number]
+            done += ended
         self.worked += seconds
         return seconds, done
 
 
 def simulate(
-    lengths: Sequence[int], *, samples: int, engines: int, capacity: int, rule: Rule, step: StepTime, enough: int
-) -> tuple[float, float]:
-    """(balance, seconds) until `enough` prompts are complete."""
+    lengths: Sequence[int],
+    *,
+    samples: int,
+    engines: int,
+    capacity: int,
+    rule: Rule,
+    moves: bool,
+    step: StepTime,
+    enough: int,
+) -> tuple[float, float, int]:
+    """(balance, seconds, responses that moved) until `enough` prompts are complete."""
     requests: list[Request] = []
     for index in range(len(lengths) // samples):
         prompt = np.array([index])
@@ -84,13 +118,17 @@ def simulate(
     left = [samples] * (len(lengths) // samples)
     events: list[tuple[float, int]] = []  # (when it has finished something, engine)
     answers: dict[int, list[int]] = {}
+    remaining, asked = dict(enumerate(lengths)), dict[int, list[int]]()
     idle = set(range(engines))
     now, complete = 0.0, 0
     while complete < enough:
         for engine, numbers in deal.next_for(list(range(engines))).items():
-            machines[engine].take(numbers, lengths)
+            for number in numbers:
+                machines[engine].take(number, remaining[number], lengths[number] - remaining[number])
+        for engine, numbers in (deal.to_move() if moves else {}).items():
+            asked[engine] = numbers  # it hears of it when its call is done
         for engine in sorted(idle):
-            if machines[engine].running or machines[engine].queued:
+            if machines[engine].busy:
                 seconds, answers[engine] = machines[engine].advance()
                 heapq.heappush(events, (now + seconds, engine))
                 idle.remove(engine)
@@ -99,8 +137,22 @@ def simulate(
         for index, _ in deal.take(engine, Progress([(n, NOTHING) for n in answers[engine]], (), 0.0, 0.0)):
             left[index // samples] -= 1
             complete += left[index // samples] == 0
+        if engine in asked:
+            given = machines[engine].give_back(asked.pop(engine))
+            remaining.update(given)
+            deal.given_back(engine, [(number, NOT_BEGUN) for number in given])
     running = sum(when - now for when, _ in events)  # work after the end that `worked` counts already
-    return (sum(machine.worked for machine in machines) - running) / (engines * now), now
+    return (sum(machine.worked for machine in machines) - running) / (engines * now), now, deal.moved
+
+
+def even_time(lengths: Sequence[int], *, engines: int, capacity: int, step: StepTime) -> float:
+    """Seconds of engines that are loaded evenly at every moment: of one with all slots, at the cost of one share."""
+    whole = SimulatedEngine(StepTime(step.fixed, step.each / engines, 0.0), engines * capacity)
+    for number, length in enumerate(lengths):
+        whole.take(number, length, 0)
+    while whole.busy:
+        whole.advance()
+    return whole.worked
 
 
 def draw(shape: str, count: int, shortest: int, rng: np.random.Generator) -> list[int]:
@@ -135,9 +187,15 @@ def measured() -> StepTime:
                     done += len(engine.advance(requests if not done else [], seed=1 if not done else None).finished)
                     requests = []
                 best[size] = min(best.get(size, 1e9), (time.process_time() - start) / tokens)
+        read = 1e9
+        for turn in range(4):
+            prompt = np.random.default_rng(turn).integers(3, 60, 400)
+            start = time.process_time()
+            engine.generate([Request(prompt, Sampling(1.0, 1.0, 0, 1))], seed=1)
+            read = min(read, (time.process_time() - start) / 400)
     each, fixed = np.polyfit(sizes, [best[size] for size in sizes], 1)
     print("milliseconds per step by sequences: " + ", ".join(f"{n}: {1e3 * best[n]:.2f}" for n in sizes))
-    return StepTime(float(fixed), float(each))
+    return StepTime(float(fixed), float(each), read)
 
 
 def main() -> None:
@@ -147,22 +205,35 @@ def main() -> None:
     parser.add_argument("--capacity", type=int, default=64)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--shortest", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--measure", action="store_true")
     options = parser.parse_args()
     step = measured() if options.measure else FITTED
-    print(f"a step of n sequences: {1e3 * step.fixed:.2f} + {1e3 * step.each:.4f} n milliseconds")
+    print(f"a step of n sequences: {1e3 * step.fixed:.2f} + {1e3 * step.each:.4f} n milliseconds", end="; ")
+    print(f"a token of a prompt: {1e3 * step.read:.4f} milliseconds")
     slots = options.engines * options.capacity // options.samples
     for shape in ("log-uniform", "Pareto"):
         for waves in (1, 4):
             prompts = slots * waves
-            rng = np.random.default_rng(0)
+            rng = np.random.default_rng(options.seed)
             lengths = draw(shape, prompts * options.samples, options.shortest, rng)
             more = lengths + draw(shape, prompts // 2 * options.samples, options.shortest, rng)
             common = {"samples": options.samples, "engines": options.engines, "capacity": options.capacity, "step": step}
-            for name, rule, drawn in (("blocks, all", "fixed", lengths), ("load, all", "load", lengths),
-                                      ("load, first", "load", more)):  # fmt: skip
-                balance, seconds = simulate(drawn, rule=rule, enough=prompts, **common)
-                print(f"{shape:12} {prompts:6} prompts  {name:12} balance {balance:.3f}  {seconds:7.1f} s", flush=True)
+            even = even_time(lengths, engines=options.engines, capacity=options.capacity, step=step)
+            cases: list[tuple[str, Rule, bool, list[int]]] = [
+                ("blocks, all", "fixed", False, lengths),
+                ("stay, all", "load", False, lengths),
+                ("load, all", "load", True, lengths),
+                ("load, first", "load", True, more),
+            ]
+            for name, rule, moves, drawn in cases:
+                balance, seconds, moved = simulate(drawn, rule=rule, moves=moves, enough=prompts, **common)
+                over = f"over even {seconds / even:.3f}" if drawn is lengths else " " * 15
+                print(
+                    f"{shape:12} {prompts:6} prompts  {name:12} balance {balance:.3f}  {over}  {seconds:7.1f} s  "
+                    f"{moved} of {len(drawn)} responses moved",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

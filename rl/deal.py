@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
-from rollouts.engine import Generation, GivenUp, Progress, Request
+from rollouts.engine import Begun, Generation, GivenUp, Progress, Request
 
 Rule = Literal["load", "fixed"]
 MAX_ATTEMPTS = 3
 # A group of requests with one among them that may break engines is dealt in so many pieces, each to an engine that has
 # nothing else.
 _PIECES = 8
+# With nothing left to deal, requests move from the engine with the most to the one with the fewest, while the
+# difference is larger than this share of the most, and the most larger than this share of what an engine decodes at
+# once: with few sequences a step takes hardly less time than with one, and a request that moves waits for a moment. So
+# it moves once.
+_UNEVEN = 0.35
+_WORTH_MOVING = 0.25
 
 
 class Deal:
@@ -23,7 +30,8 @@ class Deal:
     `fixed`: each engine gets one block at once, so that what it samples is a function of requests, weights and seed;
     after a crash the whole block is sampled again, and what was delivered before is not delivered twice.
     `load`: the next prompt's samples go to the engine with the fewest sequences under way, and no engine holds much
-    more than it decodes at the same time; after a crash only what was not finished is dealt again.
+    more than it decodes at the same time; after a crash only what was not finished is dealt again. Where all is dealt
+    and one engine has much more left than another, some of it moves, with the tokens that it has so far.
 
     A request that an engine refuses is dealt again, and given up after MAX_ATTEMPTS. One that breaks engines is found:
     what was under way at two breaks is dealt apart, when all else has been dealt, in ever smaller pieces, and a request
@@ -44,11 +52,14 @@ class Deal:
         """answers of an engine that it cannot take a request"""
         self._fixed = rule == "fixed" or engines == 1
         self._room = capacity + max(capacity // 8, 1)
+        self._worth_moving = _WORTH_MOVING * capacity
         self._under_way: list[set[int]] = [set() for _ in range(engines)]
         self._attempts: Counter[int] = Counter()
         self._breaks: Counter[int] = Counter()
         self._apart: deque[list[int]] = deque()
         self._alone: set[int] = set()  # engines that hold such a piece, and get nothing beside it
+        self._leaving: set[int] = set()  # requests that an engine was asked to give back
+        self._moved: set[int] = set()
         self._begun: Counter[int] = Counter()
         self._open = set(self.requests)
         numbers = np.arange(first, first + len(requests))
@@ -116,6 +127,39 @@ class Deal:
             self._under_way[engine].update(group)
         return hands
 
+    @property
+    def moved(self) -> int:
+        """Requests that went from one engine to another."""
+        return len(self._moved)
+
+    def to_move(self) -> dict[int, list[int]]:
+        """Numbers that each engine shall give back, so that others take them; `given_back` takes what it gives."""
+        if self._fixed or self._waiting or self._apart or self._leaving:
+            return {}
+        asked: dict[int, list[int]] = {}
+        loads = {engine: len(own) for engine, own in enumerate(self._under_way) if engine not in self._alone}
+        may_go = {engine: sorted(self._under_way[engine] - self._moved) for engine in loads}
+        while any(may_go.values()):
+            most = max((engine for engine in loads if may_go[engine]), key=lambda engine: (loads[engine], engine))
+            fewest = min(loads, key=lambda engine: (loads[engine], engine))
+            if loads[most] < self._worth_moving or loads[most] - loads[fewest] <= max(2, _UNEVEN * loads[most]):
+                break
+            asked.setdefault(most, []).append(may_go[most].pop())
+            loads[most] -= 1
+            loads[fewest] += 1
+        self._leaving.update(number for numbers in asked.values() for number in numbers)
+        return asked
+
+    def given_back(self, engine: int, begun: Sequence[tuple[int, Begun]]) -> None:
+        """What an engine had so far of the requests that were to move; those that it lacks are finished meanwhile."""
+        for number, own in begun:
+            if number in self._under_way[engine]:
+                self._under_way[engine].remove(number)
+                self.requests[number] = replace(self.requests[number], begun=own)
+                self._waiting.append([number])
+                self._moved.add(number)
+        self._leaving -= {number for number, _ in begun}
+
     def take(self, engine: int, progress: Progress) -> list[tuple[int, Generation | GivenUp]]:
         """What is new of an engine's answer, by index of the request."""
         new: list[tuple[int, Generation | GivenUp]] = []
@@ -123,6 +167,7 @@ class Deal:
             if number in self._under_way[engine]:
                 new += self._refused(engine, number, reason)
         for number, generation in progress.finished:
+            self._leaving.discard(number)
             self._under_way[engine].discard(number)
             if number in self._open:
                 self._open.remove(number)
@@ -133,6 +178,7 @@ class Deal:
 
     def _refused(self, engine: int, number: int, reason: str) -> list[tuple[int, GivenUp]]:
         self.refusals += 1
+        self._leaving.discard(number)
         self._attempts[number] += 1
         self._under_way[engine].remove(number)
         if self._attempts[number] >= MAX_ATTEMPTS:
@@ -147,6 +193,7 @@ class Deal:
     def broken(self, engine: int, reason: str) -> list[tuple[int, GivenUp]]:
         """An engine is gone: what it had is dealt again, but for a request that was alone and breaks engines."""
         lost = sorted(self._under_way[engine])
+        self._leaving.difference_update(lost)
         self._under_way[engine].clear()
         self._alone.discard(engine)
         if len(lost) == 1 and self._breaks[lost[0]] + 1 >= MAX_ATTEMPTS and lost[0] in self._open:

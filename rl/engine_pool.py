@@ -101,6 +101,7 @@ class EnginePool(Engine):
         self.dealt_again = 0
         self.refusals = 0
         self.given_up = 0
+        self.moved = 0
         self._seats = [self._new_seat(index) for index in range(settings.replicas)]
 
     # ------------------------------------------------------------ Engine
@@ -159,6 +160,7 @@ class EnginePool(Engine):
         finally:
             self.dealt_again += deal.dealt_again
             self.refusals += deal.refusals
+            self.moved += deal.moved
             if not deal.complete and self._deal is deal and self._ended is None:
                 self.pause()  # the caller wants no more of it
             self._deal = None
@@ -219,6 +221,7 @@ class EnginePool(Engine):
             "requests_dealt_again": float(self.dealt_again),
             "requests_refused": float(self.refusals),
             "requests_given_up": float(self.given_up),
+            "requests_moved": float(self.moved),
         }
 
     # ------------------------------------------------------------ calls and answers
@@ -235,11 +238,15 @@ class EnginePool(Engine):
         for index, seat in enumerate(self._seats):
             while deal.busy(index) and len(seat.calls) < _CALLS_UNDER_WAY:
                 self._call(index, "advance", [], seed=None)
+        for index, numbers in deal.to_move().items():
+            self._call(index, "give_back", numbers)
 
     def _listen(self, deal: Deal) -> None:
         for index, answer in self._answers():
             if isinstance(answer, Progress):
                 self._arrived.extend((number, self._judged(one)) for number, one in deal.take(index, answer))
+            elif isinstance(answer, list):
+                deal.given_back(index, answer)
 
     def _judged(self, outcome: Generation | GivenUp) -> Generation | GivenUp:
         """Counts a request that is given up, and says whether the run goes on."""

@@ -191,6 +191,10 @@ class EngineActor(Protocol):
         """
         ...
 
+    def give_back(self, numbers: Sequence[int]) -> list[tuple[int, Begun]]:
+        """Gives up these requests: what each has so far. Those that are finished are left out."""
+        ...
+
     def pause(self) -> list[tuple[int, Begun]]:
         """Gives up all requests: what each has so far."""
         ...

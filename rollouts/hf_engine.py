@@ -93,10 +93,12 @@ class HfEngine:
         return [number for number in by_length if self._waiting[number].remaining == first][: self._max_num_seqs]
 
     def pause(self) -> list[tuple[int, Begun]]:
-        """See `EngineActor.pause`: none has more than it came with, since a batch is never interrupted."""
-        begun = [(number, request.begun) for number, request in self._waiting.items()]
-        self._waiting.clear()
-        return begun
+        """See `EngineActor.pause`."""
+        return self.give_back(list(self._waiting))
+
+    def give_back(self, numbers: Sequence[int]) -> list[tuple[int, Begun]]:
+        """See `EngineActor.give_back`: none has more than it came with, since a batch is never interrupted."""
+        return [(number, self._waiting.pop(number).begun) for number in numbers if number in self._waiting]
 
     def _model_inputs(self, requests: Sequence[Request]) -> list[ModelInputs]:
         """Of the images of each request; samples of one prompt share them."""

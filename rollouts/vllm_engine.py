@@ -51,9 +51,8 @@ CPU_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }
 
-# A call of `advance` returns after so many seconds when something is finished, and when nothing is.
+# A call of `advance` returns after so many seconds.
 _REPORT_S = 0.1
-_SILENT_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -123,8 +122,7 @@ class VllmEngine:
                     failed.append((number, str(error)))
                 else:
                     done.append((number, self._generation(request, output.outputs[0])))
-            elapsed = time.time() - began
-            if elapsed > (_REPORT_S if done else _SILENT_S):
+            if time.time() - began > _REPORT_S:
                 break
         return Progress(done, failed, began, time.time())
 
@@ -151,14 +149,20 @@ class VllmEngine:
         return Begun(np.asarray(token_ids, np.int64), np.asarray(logprobs, np.float32), versions)
 
     def pause(self) -> list[tuple[int, Begun]]:
-        """See `EngineActor.pause`. vLLM gives no last output for a request that is aborted: its own state is read."""
+        """See `EngineActor.pause`."""
+        return self.give_back(list(self._requests))
+
+    def give_back(self, numbers: Sequence[int]) -> list[tuple[int, Begun]]:
+        """See `EngineActor.give_back`. vLLM gives no last output for a request that is aborted: its state is read."""
         begun: list[tuple[int, Begun]] = []
+        wanted = set(numbers) & set(self._requests)
         for state in self._engine.output_processor.request_states.values():
             number = int(state.external_req_id)
+            if number not in wanted:
+                continue
             new = self._sampled(list(state.detokenizer.output_token_ids), state.logprobs_processor.logprobs)
-            begun.append((number, joined(self._requests[number].begun, new)))
+            begun.append((number, joined(self._requests.pop(number).begun, new)))
         self._engine.abort_request([str(number) for number, _ in begun])
-        self._requests.clear()
         return begun
 
     def load_weights(self, weights: SharedWeights | Mapping[str, NDArray[np.float32]], version: int) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl.deal import MAX_ATTEMPTS, Deal
-from rollouts.engine import Generation, GivenUp, Progress, Request, Sampling
+from rollouts.engine import Begun, Generation, GivenUp, Progress, Request, Sampling
 from rollouts.trajectory import FinishReason
 
 
@@ -20,6 +20,10 @@ def requests(prompts, samples):
 def answer(*numbers, failed=()):
     generation = Generation(np.array([1]), np.zeros(1, np.float32), "", FinishReason.STOP, np.zeros(1, np.int32))
     return Progress([(number, generation) for number in numbers], failed, 0.0, 0.0)
+
+
+def begun(number):
+    return Begun(np.array([number]), np.zeros(1, np.float32), np.zeros(1, np.int32))
 
 
 @settings(max_examples=200, deadline=None)
@@ -42,6 +46,13 @@ def test_every_request_is_delivered_once_whatever_breaks_and_when(prompts, sampl
         assert busy == [engine for engine in range(engines) if deal.busy(engine)]
         engine = data.draw(st.sampled_from(busy))
         what = data.draw(st.sampled_from(["finish", "crash", "refuse"])) if crashes < 6 else "finish"
+        for mover, numbers in deal.to_move().items():
+            some = [number for number in numbers if data.draw(st.booleans())]  # the others finish before they are asked
+            delivered += [index for index, _ in deal.take(mover, answer(*(set(numbers) - set(some))))]
+            deal.given_back(mover, [(number, begun(number)) for number in some])
+            holding[mover] = [number for number in holding[mover] if number not in numbers]
+        if not holding[engine]:
+            continue
         if what == "finish":
             count = data.draw(st.integers(1, len(holding[engine])))
             done, holding[engine] = holding[engine][:count], holding[engine][count:]
@@ -69,6 +80,22 @@ def test_what_does_not_fit_waits_for_the_engine_that_is_free_first():
     assert deal.next_for([0, 1]) == {}
     deal.take(1, answer(4, 5, 6))
     assert deal.next_for([0, 1]) == {1: [16, 17, 18, 19]}  # 5 + 4 <= 8 + 1
+
+
+def test_where_all_is_dealt_what_is_left_moves_to_the_engine_with_the_fewest_with_its_tokens():
+    deal = Deal(requests(6, 4), engines=3, capacity=8, rule="load")
+    deal.next_for([0, 1, 2])
+    assert deal.to_move() == {}
+    deal.take(1, answer(4, 5, 6, 7, 16, 17, 18))  # 8, 1 and 8 are left: 5 or 6 each
+    assert deal.to_move() == {0: [15, 14], 2: [23, 22]}
+    assert deal.to_move() == {}  # not before these are there
+    deal.take(2, answer(23))  # meanwhile it has finished
+    deal.given_back(0, [(15, begun(15)), (14, begun(14))])
+    deal.given_back(2, [(22, begun(22))])
+    assert deal.next_for([0, 1, 2]) == {1: [15, 14, 22]}
+    assert deal.requests[14].token_ids.tolist() == [3, 14]
+    assert deal.to_move() == {}
+    assert deal.moved == 3
 
 
 def test_a_fixed_deal_is_repeated_as_a_whole_and_with_its_seed():

@@ -1,6 +1,7 @@
 """Real engines in real actors that are killed, stopped, or refuse: each request is answered once, by current weights."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,22 @@ def test_one_engine_that_is_killed_gives_the_same_tokens_again(ray, model_path, 
         pool.generate(asked, seed=1)
 
 
+def check_given_back(ray, actor, model, asked):
+    """Two of four requests are given back, and go on as another engine would take them: with the tokens they have."""
+    progress = ray.get(actor.advance.remote(list(enumerate(asked)), seed=1))
+    given = dict(ray.get(actor.give_back.remote([1, 2, 77])))
+    done = dict(progress.finished)
+    assert set(given) == {1, 2} - set(done)
+    asked = [replace(request, begun=given.get(i, request.begun)) for i, request in enumerate(asked)]
+    new = [(i, asked[i]) for i in given]
+    while len(done) < len(asked):
+        progress = ray.get(actor.advance.remote(new, seed=None))
+        done, new = {**done, **dict(progress.finished)}, []
+    for index, begun in given.items():
+        assert done[index].token_ids[: len(begun.token_ids)].tolist() == begun.token_ids.tolist()
+    check(model, asked, done, 2)
+
+
 def test_a_response_that_is_paused_goes_on_under_new_weights(ray, model_path, tmp_path):
     pool = make_pool(ray, "vllm", model_path, tmp_path, replicas=1, told=[])
     asked = requests(16, max_tokens=200)
@@ -168,5 +185,6 @@ def test_a_response_that_is_paused_goes_on_under_new_weights(ray, model_path, tm
             t = len(again[number].prompt_token_ids) + place
             own = scores[0 if place < size else 1][t - 1, ids[0, t]]
             assert abs(float(own) - generation.logprobs[place]) < 1e-4
+    check_given_back(ray, pool._seats[0].actor, second, asked[:4])
     for seat in pool._seats:
         ray.kill(seat.actor)
