@@ -2,16 +2,17 @@
 
     python benchmarks/learner_credit.py [--seeds 0 1 2] [--target 0.85]
     python benchmarks/learner_credit.py --compare critic
-    python benchmarks/learner_credit.py --compare group [stages.rl.KEY=VALUE ...]
+    python benchmarks/learner_credit.py --compare lambda [stages.rl.KEY=VALUE ...]
 
 Each seed trains one SFT model; every variant starts from it. The pieces are those of a run: the loop, the learner,
 transformers' generate as the engine, rewards in their worker. The reward is the mean over the newest `--window`
-samples, on prompts never seen before, as they were sampled for training. `expl. var.` is the critic's explained
-variance of the returns that came (critic_lambda is 1), averaged over the run; `in place` is the same after taking the
-mean of each position off values and returns: what the critic knows beyond how much of a response is left.
+samples, on prompts never seen before, as they were sampled for training. `expl. var.` is the share of the variance of
+the returns that came (rewards still to come, gamma 1) which the critic's values explain, over all tokens of a run;
+`in place` is the same after taking the mean of each position off values and returns, iteration by iteration: what the
+critic knows beyond how much of a response is left. Both are averaged over the seeds.
 
-`--compare` picks the table: `methods` (default), `group` (settings of the group baseline), `lambda`, `critic` (how the
-critic starts and how much it learns).
+`--compare` picks the table: `methods` (the default; GRPO with prompts x samples and learning rate), `lambda`, `critic`
+(how the critic starts and how much it learns).
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ import argparse
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer
 
-from rl.advantages import explained_variance, rewards_to_go
+from rl.advantages import rewards_to_go
 from rl.batch import Evaluation, TokenBatch
 from rl.checkpoint import StageState
 from rl.create_model import create_model
@@ -78,23 +79,26 @@ def without_critic(name: str, advantage: str, *more: str) -> Variant:
     return Variant(name, ("critic=null", f"algorithm.advantage={advantage}", "algorithm.critic_lambda=null", *more))
 
 
-def grpo(prompts: int, samples: int, rate: str = "3e-4", *more: str) -> Variant:
-    size = (f"prompts_per_iteration={prompts}", f"samples_per_prompt={samples}", f"policy.learning_rate={rate}")
-    return without_critic(" ".join([f"grpo {prompts}x{samples}", rate, *more]), "grpo", *size, *more)
+def size(prompts: int, samples: int) -> tuple[str, str]:
+    return f"prompts_per_iteration={prompts}", f"samples_per_prompt={samples}"
+
+
+def grpo(prompts: int, samples: int, rate: str) -> Variant:
+    rates = f"policy.learning_rate={rate}"
+    return without_critic(f"grpo {prompts}x{samples} {rate}", "grpo", *size(prompts, samples), rates)
 
 
 PPO = Variant("ppo")
 COMPARISONS = {
     "methods": [
         PPO,
-        grpo(2, 4),
-        without_critic("rloo 2x4", "rloo", "prompts_per_iteration=2", "samples_per_prompt=4"),
-        without_critic("reinforce++", "reinforce_pp"),
-    ],
-    "group": [
-        *(grpo(prompts, samples) for prompts, samples in ((1, 8), (2, 4), (4, 2), (4, 4), (2, 8), (4, 8))),
-        *(grpo(2, 4, rate) for rate in ("1e-4", "2e-4", "5e-4")),
-        grpo(2, 4, "3e-4", "algorithm.group_std=false"),
+        grpo(1, 8, "1e-4"),
+        grpo(1, 8, "2e-4"),
+        grpo(4, 4, "2e-4"),
+        grpo(4, 4, "3e-4"),
+        without_critic("rloo 4x4 2e-4", "rloo", *size(4, 4), "policy.learning_rate=2e-4"),
+        without_critic("reinforce++ 1e-4", "reinforce_pp", "policy.learning_rate=1e-4"),
+        without_critic("reinforce++ 3e-4", "reinforce_pp"),
     ],
     "lambda": [Variant(f"gae_lambda {x}", (f"algorithm.gae_lambda={x}",)) for x in (0.5, 0.8, 0.9, 0.95, 1.0)],
     "critic": [
@@ -108,6 +112,7 @@ COMPARISONS = {
         Variant("2 mini-batches", ("critic.minibatches=2",)),
         Variant("critic rate 3e-4", ("critic.optimizer.learning_rate=3e-4",)),
         Variant("critic rate 3e-3", ("critic.optimizer.learning_rate=3e-3",)),
+        Variant("4 epochs, rate 3e-3", ("critic.epochs=4", "critic.optimizer.learning_rate=3e-3")),
         Variant("value_clip 0.2", ("algorithm.value_clip=0.2",)),
         Variant("critic_lambda as policy", ("algorithm.critic_lambda=null",)),
     ],
@@ -119,13 +124,33 @@ class Reached(Exception):
 
 
 @dataclass
+class Explained:
+    """Explained variance of several batches as one: the variances within the batches are added up."""
+
+    left: float = 0.0
+    """sum of squares of the errors, less their mean"""
+    total: float = 0.0
+    """sum of squares of the returns, less their mean"""
+
+    def add(self, values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor) -> None:
+        errors, returns = (returns - values)[mask].double(), returns[mask].double()
+        self.left += float((errors - errors.mean()).square().sum())
+        self.total += float((returns - returns.mean()).square().sum())
+
+    @property
+    def share(self) -> float:
+        """1 for a critic that is always right, 0 for one that knows nothing; nan where there is none."""
+        return 1 - self.left / self.total if self.total else float("nan")
+
+
+@dataclass
 class Course:
     """How one run went."""
 
     samples: int = 0
     rewards: list[float] = field(default_factory=list)
-    explained: list[float] = field(default_factory=list)
-    explained_in_place: list[float] = field(default_factory=list)
+    explained: Explained = field(default_factory=lambda: Explained())
+    explained_in_place: Explained = field(default_factory=lambda: Explained())
     reached: int | None = None
 
     def recent(self, window: int) -> float:
@@ -141,9 +166,8 @@ class Course:
             before = evaluate(batch)
             mask = batch.action_mask
             returns = rewards_to_go(batch.rewards, mask, gamma=1.0)
-            self.explained.append(explained_variance(before.values, returns, mask))
-            centred = (_off_the_mean(x, mask) for x in (before.values, returns))
-            self.explained_in_place.append(explained_variance(*centred, mask))
+            self.explained.add(before.values, returns, mask)
+            self.explained_in_place.add(_off_the_mean(before.values, mask), _off_the_mean(returns, mask), mask)
             return before
 
         if learner.trained_critic is not None:
@@ -215,8 +239,8 @@ def reinforced(
     return course
 
 
-def mean(numbers: list[float]) -> float:
-    return sum(numbers) / len(numbers) if numbers else float("nan")
+def mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)
 
 
 def main() -> None:
@@ -243,7 +267,7 @@ def main() -> None:
     print(f"samples until reward {args.target}, of at most {args.samples}\n{'':<28}{seeds} {'expl. var.':>11} {'in place':>9}")
     for name, courses in table.items():
         reached = "".join(f"{one.reached or '-':>9}" for one in courses)
-        explained = [mean([mean(getattr(one, kind)) for one in courses]) for kind in ("explained", "explained_in_place")]
+        explained = [mean([x.share for x in kind]) for kind in zip(*((c.explained, c.explained_in_place) for c in courses))]
         print(f"{name:<28}{reached} {explained[0]:>11.2f} {explained[1]:>9.2f}")
     if args.keep is None:
         shutil.rmtree(folder)
