@@ -11,8 +11,8 @@ the returns that came (rewards still to come, gamma 1) which the critic's values
 `in place` is the same after taking the mean of each position off values and returns, iteration by iteration: what the
 critic knows beyond how much of a response is left. Both are averaged over the seeds.
 
-`--compare` picks the table: `methods` (the default; GRPO with prompts x samples and learning rate), `lambda`, `critic`
-(how the critic starts and how much it learns).
+`--compare` picks the table: `methods` (the default; GRPO with prompts x samples and learning rate), `group` (more of
+these), `lambda`, `critic` (how the critic starts and how much it learns).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import AutoTokenizer
@@ -35,31 +36,46 @@ from rl.create_model import create_model
 from rl.group import InProcessRank, LearnerGroup
 from rl.learner import Learner
 from rl.loop import Iteration, RlLoop
-from rl.models import Critic
+from rl.models import Critic, load_language_model
 from rl.recipe import Recipe, RlStage
 from rl.recipe.file import read_recipe
 from rl.reward_pools import RewardPools
 from rl.scoring import Scorer
 from rl.sft import SftLoop
 from rl.sources import SourceOpener
+from rl.trained_model import TrainedModel
 from rollouts.hf_engine import HfEngine
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "credit_tiny.yaml"
 
 
-def random_backbone(critic: Critic, start: Path) -> None:
-    """The critic's backbone is the model before supervised fine-tuning."""
-    untrained = Learner(read_recipe(RECIPE, []).learner, str(start), trust_remote_code=False, device="cpu")
-    critic.backbone.load_state_dict(untrained.policy.language_model.base_model.state_dict())
+def as_built(critic: TrainedModel, learner: Learner, start: Path) -> None:
+    """The backbone is a copy of the policy's, and the value head zero."""
 
 
-def random_head(critic: Critic, start: Path) -> None:
-    """The value head as torch starts a linear layer."""
-    critic.value_head.reset_parameters()
+def random_backbone(critic: TrainedModel, learner: Learner, start: Path) -> None:
+    """The backbone is that of the model before supervised fine-tuning."""
+    untrained = load_language_model(str(start)).base_model
+    critic.module.backbone.load_state_dict(untrained.state_dict())
 
 
-def as_built(critic: Critic, start: Path) -> None:
-    """The backbone is the policy's and the value head zero."""
+def random_head(critic: TrainedModel, learner: Learner, start: Path) -> None:
+    """The value head is as torch starts a linear layer."""
+    cast(Critic, critic.module).value_head.reset_parameters()
+
+
+def head_alone(critic: TrainedModel, learner: Learner, start: Path) -> None:
+    """The backbone stays the policy's as it was: only the value head learns."""
+    critic.module.backbone.requires_grad_(False)
+
+
+def shared_trunk(critic: TrainedModel, learner: Learner, start: Path) -> None:
+    """The backbone is the policy's own: it takes the critic's steps and then the policy's, each with an optimizer."""
+    module = cast(Critic, critic.module)
+    module.backbone = learner.policy.language_model.base_model
+    learner.trained_critic = TrainedModel(
+        module, critic.section, device=critic.device, micro_batch_tokens=critic.micro_batch_tokens
+    )
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,7 @@ class Variant:
 
     name: str
     overrides: tuple[str, ...] = ()
-    start_critic: Callable[[Critic, Path], None] = as_built
+    start_critic: Callable[[TrainedModel, Learner, Path], None] = as_built
 
     def recipe(self, more: list[str]) -> Recipe:
         """The recipe with these overrides and more of them."""
@@ -93,20 +109,23 @@ COMPARISONS = {
     "methods": [
         PPO,
         grpo(1, 8, "1e-4"),
-        grpo(1, 8, "2e-4"),
         grpo(4, 4, "2e-4"),
-        grpo(4, 4, "3e-4"),
         without_critic("rloo 4x4 2e-4", "rloo", *size(4, 4), "policy.learning_rate=2e-4"),
         without_critic("reinforce++ 1e-4", "reinforce_pp", "policy.learning_rate=1e-4"),
-        without_critic("reinforce++ 3e-4", "reinforce_pp"),
+    ],
+    "group": [
+        *(grpo(1, 8, rate) for rate in ("1e-4", "2e-4", "3e-4")),
+        *(grpo(4, 4, rate) for rate in ("1e-4", "2e-4", "3e-4")),
     ],
     "lambda": [Variant(f"gae_lambda {x}", (f"algorithm.gae_lambda={x}",)) for x in (0.5, 0.8, 0.9, 0.95, 1.0)],
     "critic": [
         PPO,
         Variant("random backbone", start_critic=random_backbone),
         Variant("random head", start_critic=random_head),
-        Variant("warm-up 5", ("critic.warmup_iterations=5",)),
-        Variant("warm-up 20", ("critic.warmup_iterations=20",)),
+        Variant("head alone", start_critic=head_alone),
+        Variant("shared trunk", start_critic=shared_trunk),
+        Variant("shared trunk, rate 1e-4", ("critic.optimizer.learning_rate=1e-4",), shared_trunk),
+        Variant("warm-up 10", ("critic.warmup_iterations=10",)),
         Variant("1 epoch", ("critic.epochs=1",)),
         Variant("4 epochs", ("critic.epochs=4",)),
         Variant("2 mini-batches", ("critic.minibatches=2",)),
@@ -214,7 +233,7 @@ def reinforced(
     learner.begin_rl(stage.policy, stage.critic, stage.algorithm, stage.sampling.temperature)
     if learner.trained_critic is not None:
         torch.manual_seed(seed)
-        variant.start_critic(learner.trained_critic.module, start)
+        variant.start_critic(learner.trained_critic, learner, start)
     course = Course()
     course.watched(learner)
     engine = HfEngine(str(path), max_num_seqs=recipe.engine.max_num_seqs, device="cpu")
@@ -224,10 +243,7 @@ def reinforced(
     def after(iteration: Iteration) -> None:
         course.rewards += [item.reward for item in iteration.scored]
         course.samples += stage.trajectories_per_iteration
-        mean = course.recent(args.window)
-        if iteration.index % max(512 // stage.trajectories_per_iteration, 1) == 0:
-            print(f"  [{seed} {variant.name}] {course.samples} samples, reward {mean:.3f}", flush=True)
-        if mean >= args.target and course.samples >= args.window:
+        if course.recent(args.window) >= args.target and course.samples >= args.window:
             course.reached = course.samples
             raise Reached
 
@@ -249,7 +265,7 @@ def main() -> None:
     parser.add_argument("--compare", choices=sorted(COMPARISONS), default="methods")
     parser.add_argument("--only", nargs="+", help="names of variants")
     parser.add_argument("--target", type=float, default=0.85, help="reward to reach")
-    parser.add_argument("--samples", type=int, default=6000, help="where a run ends at the latest")
+    parser.add_argument("--samples", type=int, default=5000, help="where a run ends at the latest")
     parser.add_argument("--window", type=int, default=128, help="samples, the newest, over which the reward is averaged")
     parser.add_argument("--keep", type=Path, help="folder for the SFT models, to use them again")
     parser.add_argument("overrides", nargs="*", help="stages.rl.KEY=VALUE of every variant")
@@ -262,7 +278,10 @@ def main() -> None:
     for seed in args.seeds:
         models = supervised(read_recipe(RECIPE, []), folder, seed)
         for variant in variants:
-            table[variant.name].append(reinforced(variant, args.overrides, models, seed, args))
+            course = reinforced(variant, args.overrides, models, seed, args)
+            table[variant.name].append(course)
+            print(f"[{seed} {variant.name}] {course.samples} samples, reward {course.recent(args.window):.3f}, explained "
+                  f"{course.explained.share:.2f}, in place {course.explained_in_place.share:.2f}", flush=True)
     seeds = "".join(f"{f'seed {seed}':>9}" for seed in args.seeds)
     print(f"samples until reward {args.target}, of at most {args.samples}\n{'':<28}{seeds} {'expl. var.':>11} {'in place':>9}")
     for name, courses in table.items():
