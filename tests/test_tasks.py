@@ -247,7 +247,7 @@ def earned(prompt, walk, ids=None):
         ("3Ls5Rt9Ru2Ls", [(4, 1 / 12), (7, 1 / 12), (10, 1 / 12)]),  # astray from the first turn: a quarter
         ("3Rc5Rh9", [(4, 1 / 3)]),
         ("3Rc4Rh9Ra2La", [(7, 1 / 3), (10, 1 / 3)]),  # 4 is not the second sign
-        ("3Rc5Rh9Ra2La2L", []),  # a turn too many
+        ("3Rc5Rh9Ra2La2L", [(4, 1 / 3), (7, 1 / 3), (10, 1 / 3)]),  # a turn too many
         ("Rc5R", [(3, 1 / 12)]),
         ("", []),
     ],

@@ -72,7 +72,7 @@ def right_turns(
 ) -> list[float]:
     """What each walk earned, 0 to 1; a reward function in TRL's convention that says where it was earned.
 
-    A walk with more turns than signs earns nothing. Tokens are characters; where they are not (an unknown token has no
+    Turns after the last sign earn nothing. Tokens are characters; where they are not (an unknown token has no
     text), the whole reward is that of the last one.
     """
     earned = [list(_earned(prompt.rstrip(":"), walk)) for prompt, walk in zip(prompts, completions)]
@@ -85,8 +85,6 @@ def right_turns(
 def _earned(signs: str, walk: str) -> Iterator[tuple[int, float]]:
     """(index of the character, reward) of each right turn after the first."""
     turns = [at for at, letter in enumerate(walk) if letter in "LR"]
-    if len(turns) > len(signs):
-        return
     right = [walk[max(at - 1, 0) : at + 1] == sign + _turn(sign, False) for sign, at in zip(signs, turns)]
     share = (1.0 if right[:1] == [True] else _WORTH_ASTRAY) / (len(signs) - 1)
     yield from ((at, share) for at, fits in list(zip(turns, right))[1:] if fits)
