@@ -216,7 +216,8 @@ class Learner:
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """The policy under the names of its files, ready for an engine; empty on ranks other than the first."""
         whole = self._language_model_weights()
-        if self.architecture.config.get_text_config().tie_word_embeddings:
+        config = self.architecture.config
+        if getattr(config.get_text_config(), "tie_word_embeddings", config.tie_word_embeddings):
             whole.pop("lm_head.weight", None)
         names = file_names(self.architecture, whole)
         return {names[name]: x.numpy() for name, x in whole.items()}

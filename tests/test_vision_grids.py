@@ -82,6 +82,10 @@ def test_the_learner_scores_a_batch_as_transformers_scores_each_row(model_path, 
         torch.testing.assert_close(logprobs[row, len(ids) : len(whole)], expected, atol=1e-4, rtol=0)
 
 
+def test_an_engine_gets_a_tied_head_once(model_path, model):
+    assert set(make_learner(model_path).weights()) == set(model.state_dict()) - {"lm_head.weight"}
+
+
 def test_a_picture_of_another_shape_is_noticed(model_path, rows):
     learner = make_learner(model_path)
     ids, inputs = rows[1]
