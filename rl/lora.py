@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -29,6 +27,8 @@ _ADAPTER = "default"  # the name that peft gives an adapter which has none
 
 def add_lora(model: PreTrainedModel, section: AdapterSection) -> None:
     """Puts adapters into the linear layers of the model, in place, and freezes everything else."""
+    from peft import LoraConfig, inject_adapter_in_model  # seconds, for runs with adapters alone
+
     targets = section.targets if section.targets == "all-linear" else list(section.targets)
     config = LoraConfig(r=section.rank, lora_alpha=section.alpha, target_modules=targets, lora_dropout=0.0)
     inject_adapter_in_model(config, model)
@@ -75,7 +75,7 @@ def take_merged(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         weights: under the names of the model without them.
     """
     generator = torch.Generator().manual_seed(0)
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+    layers: dict[str, Any] = {name: layer for name, layer in model.named_modules() if _has_adapter(layer)}
     own = model.state_dict()
     for name, tensor in weights.items():
         place, _, rest = name.rpartition(".")
@@ -139,7 +139,7 @@ def merged(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor
         module: where the scaling of each adapter is read.
         weights: of the module, by its own names.
     """
-    scaling = {name: m.scaling[_ADAPTER] for name, m in module.named_modules() if isinstance(m, LoraLayer)}
+    scaling = {name: m.scaling[_ADAPTER] for name, m in module.named_modules() if _has_adapter(m)}
     plain: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         layer, base, rest = name.partition(".base_layer.")
@@ -159,8 +159,13 @@ def merged(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor
 def base_name(module: nn.Module, name: str) -> str:
     """The name that a weight of the plain model has in the module with adapters."""
     layer, _, rest = name.rpartition(".")
-    return f"{layer}.base_layer.{rest}" if isinstance(module.get_submodule(layer), LoraLayer) else name
+    return f"{layer}.base_layer.{rest}" if _has_adapter(module.get_submodule(layer)) else name
+
+
+def _has_adapter(layer: nn.Module) -> bool:
+    """True of peft's LoRA layers, which are known by their adapters: to import the class takes seconds."""
+    return hasattr(layer, "lora_A")
 
 
 def _layers(module: nn.Module) -> list[Any]:  # peft's own annotations are those of nn.Module
-    return [child for child in module.modules() if isinstance(child, LoraLayer)]
+    return [child for child in module.modules() if _has_adapter(child)]

@@ -18,6 +18,13 @@ def test_nothing_that_is_imported_before_ray_starts_loads_torch():
     assert done.stdout.strip() == "set()"
 
 
+def test_adapters_are_imported_by_runs_that_have_some():
+    # peft imports bitsandbytes where it is installed: seconds, and a warning on the screen
+    code = "import rl.learner, rl.models, sys; print({'peft', 'bitsandbytes'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_the_time_line_counts_from_the_start_of_the_process():
     clock = StartupClock()
     with clock.part("Ray"):
